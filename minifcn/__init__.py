@@ -1,0 +1,51 @@
+"""minifcn: fully convolutional networks from scratch on NumPy. The public names, in reading order.
+
+Importing this loads NumPy and nothing else; the rooms further up (models' data, training, the command line) load when
+they are first named.
+"""
+
+import importlib
+from types import ModuleType
+
+from minifcn import functional, random
+from minifcn.array import gpu_status
+from minifcn.autograd import Tensor, grad, is_grad_enabled, no_grad, set_grad_enabled
+from minifcn.functional import cat, stack, where
+from minifcn.kernels import algorithms, explain, using
+from minifcn.random import manual_seed
+from minifcn.threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+__all__ = [
+    "Tensor",
+    "grad",
+    "no_grad",
+    "set_grad_enabled",
+    "is_grad_enabled",
+    "cat",
+    "stack",
+    "where",
+    "using",
+    "explain",
+    "algorithms",
+    "manual_seed",
+    "set_num_threads",
+    "get_num_threads",
+    "gpu_status",
+    "functional",
+    "random",
+    "gradcheck",
+    "nn",
+    "optim",
+    "models",
+    "data",
+    "training",
+]
+
+_LAZY = ("gradcheck", "nn", "optim", "models", "data", "training")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"minifcn.{name}")
+    raise AttributeError(f"module 'minifcn' has no attribute {name!r}")

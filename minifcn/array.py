@@ -1,0 +1,115 @@
+"""Which library holds an array, and where: the one place that tries `import cupy`.
+
+Everything above dispatches on the type of the arrays that it is given, never on a global or an environment variable.
+A function that must work on both libraries asks `module_of(x)` for `numpy` or `cupy` and calls their common names.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]  # a NumPy array, or a CuPy array that behaves as one
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def backend_of(*arrays: object, op: str = "minifcn") -> str:
+    """"numpy" or "cupy": the library that holds all of the arrays.
+
+    Raises TypeError, naming both and the way out, where the arrays are mixed or belong to neither.
+    """
+    found = {_library(a) for a in arrays}
+    if found == {"numpy"}:
+        return "numpy"
+    if found == {"cupy"}:
+        return "cupy"
+    if found == {"numpy", "cupy"}:
+        raise TypeError(f'{op}: NumPy and CuPy arrays in one call; move all to one device with .to("cpu") or .to("cuda")')
+    raise TypeError(f"{op}: arrays of {sorted(found)}; NumPy or CuPy arrays are needed")
+
+
+def _library(array: object) -> str:
+    if isinstance(array, np.ndarray | np.generic):
+        return "numpy"
+    return type(array).__module__.partition(".")[0]
+
+
+def module_of(array: object) -> ModuleType:
+    """The module `numpy` or `cupy` whose functions take this array."""
+    return np if isinstance(array, np.ndarray | np.generic) else sys.modules[_library(array)]
+
+
+def device_of(array: object) -> str:
+    """"cpu", or "cuda:0" and so on."""
+    return "cpu" if _library(array) == "numpy" else f"cuda:{array.device.id}"  # type: ignore[attr-defined]
+
+
+def freeze(array: Array) -> Array:
+    """The array, made read-only where its library can: an operation's result is part of a graph, and writing into it
+    would silently change gradients. CuPy has no such flag."""
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = False
+    return array
+
+
+@functools.cache
+def gpu_status() -> tuple[bool, str]:
+    """(usable, reason) of an NVIDIA GPU through CuPy; never raises. The reason is the GPU's name where it is usable.
+
+    Counting devices is not enough: a missing NVRTC or missing headers show only when a kernel is compiled, so one is.
+    """
+    install = 'pip install "minifcn[cuda13]" (or cuda12, for a driver older than 580)'
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        return False, f"CuPy is not installed; {install}" if missing == "cupy" else f"CuPy lacks {missing}; {install}"
+    except Exception as error:  # a broken CuPy may raise anything at import, and a status must not
+        return False, f"CuPy cannot be imported ({type(error).__name__}: {error}); {install}"
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except Exception as error:
+        if "InsufficientDriver" not in str(error):
+            return False, f"the driver sees no GPU ({error}); check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        driver = runtime.driverGetVersion()
+        if driver == 0:
+            return False, "no NVIDIA driver is installed"
+        return False, f"the driver supports CUDA {driver} and CuPy needs {runtime.runtimeGetVersion()}; update the driver"
+    if count == 0:
+        return False, "the driver sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    try:
+        probe = cupy.RawKernel('extern "C" __global__ void probe(int* x) { *x = 42; }', "probe")
+        x = cupy.zeros(1, cupy.int32)
+        probe((1,), (1,), (x,))
+        works = int(x[0]) == 42
+    except Exception as error:
+        return False, f"a GPU is there but cannot run kernels ({type(error).__name__}: {error}); {install}"
+    if not works:
+        return False, "a GPU is there but a kernel gave a wrong result; check the driver"
+    return True, str(runtime.getDeviceProperties(0)["name"].decode())
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on "cpu", "cuda" or "cuda:N"; itself where it is there already.
+
+    Raises ValueError for another name, RuntimeError with the reason where no GPU can be used.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
+        raise ValueError(f'to: device is {device!r}; "cpu", "cuda" or "cuda:N" is needed')
+    if kind == "cpu":
+        return array if isinstance(array, np.ndarray) else array.get()
+    usable, reason = gpu_status()
+    if not usable:
+        raise RuntimeError(f"to: no GPU can be used: {reason}")
+    import cupy
+
+    with cupy.cuda.Device(int(index or 0)):
+        moved: Array = cupy.asarray(array)
+        return moved

@@ -1,0 +1,372 @@
+"""The command line: `python -m minifcn train | eval | predict | info`.
+
+A subcommand is one function from its arguments to an exit code, and one registration in `_parser`. Everything heavier
+than the configuration is imported inside the functions, so that `--help` answers at once.
+
+Which errors are the user's? The library raises ValueError, TypeError and so on, each with a sentence that says what is
+wrong and what would be right. An error that ended here because some line of minifcn says `raise` was foreseen, and its
+sentence is all the user needs: `minifcn: <sentence>` on stderr and exit code 2. So are the operating system's refusals
+(OSError) and a lack of memory. An error that came from anywhere else, a KeyError in our own code or a ValueError inside
+NumPy, is a bug of ours, and keeps its traceback; `--traceback` shows one for every error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, TextIO, TypeVar
+
+from minifcn.training.config import TrainConfig, parse_size
+
+OK, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+
+_FORESEEN = (ValueError, TypeError, RuntimeError, ArithmeticError, ImportError)
+_JPEG = (".jpg", ".jpeg")
+_IMAGES = (*_JPEG, ".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".webp")
+
+Value = TypeVar("Value")
+say = partial(print, flush=True)  # a report that is piped into a file can be read while it grows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after the program's name; those of the process where it is None.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake that one sentence on stderr explains, or 130 after Ctrl-C.
+
+    Raises:
+        Exception: a bug of ours, with its traceback.
+    """
+    arguments = argparse.Namespace(traceback=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _parser().parse_args(argv, arguments)
+            code: int = arguments.run(arguments)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # such as `minifcn info | head`: whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more when it ends
+        return BROKEN_PIPE
+    except Exception as error:
+        sentence = None if arguments.traceback else _sentence(error)
+        if sentence is None:
+            raise
+        _complain(sentence)
+        return USER_ERROR
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What to tell the user about an error, or None if it is a bug (see the top of this file)."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); a smaller --size, --crop, --batch-size or --width needs less"
+    if isinstance(error, OSError):
+        return str(error) if error.errno is None else f"{error.strerror}: {error.filename or 'output'}"
+    return str(error) if isinstance(error, _FORESEEN) and _raised_by_us(error) else None
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether a `raise` in minifcn, not a function that minifcn called, is where the error began."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return False
+    module = str(place.tb_frame.f_globals.get("__name__", ""))
+    raises = place.tb_frame.f_code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raises and module.partition(".")[0] == "minifcn"
+
+
+def _complain(sentence: str) -> None:
+    print(f"minifcn: {sentence}", file=sys.stderr, flush=True)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _complain(f"note: {message}")
+
+
+# -- train
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from minifcn.training.trainer import read_config, train
+
+    given = _given(arguments)
+    folder = arguments.out
+    resume = arguments.resume is not None
+    if resume and arguments.resume:
+        if folder is not None and Path(folder) != Path(arguments.resume):
+            raise ValueError(f"train: --resume {arguments.resume} and --out {folder} are two folders; give one")
+        folder = arguments.resume
+    if resume and folder is None:
+        raise ValueError("train: --resume needs the folder of a run, for example --resume runs/fcn8s_resnet18-1")
+    config = replace(read_config(folder), **given) if resume else TrainConfig(**given)
+    result = train(config, folder, resume=resume, say=say)
+    say(f"best weights (epoch {result.epoch}), learning curve and overlays are in {result.folder}")
+    say(f"mean IU {result.mean_iu:.2f}")
+    return OK
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The entries of TrainConfig that the user wrote."""
+    return {entry.name: getattr(arguments, entry.name) for entry in fields(TrainConfig) if entry.name in arguments}
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    for entry in fields(TrainConfig):
+        _add_field(parser, entry.name)
+    parser.add_argument("--out", metavar="RUN", help="folder of the run, new or empty (next free runs/MODEL-N)")
+    parser.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with the run in RUN, or in --out")
+
+
+def _add_field(parser: argparse.ArgumentParser, name: str) -> None:
+    """An option for one entry of TrainConfig: its default, words and type are written there, and only there."""
+    entry = next(entry for entry in fields(TrainConfig) if entry.name == name)
+    flag = "--" + name.replace("_", "-")
+    shown = "x".join(map(str, entry.default)) if isinstance(entry.default, tuple) else entry.default
+    words = entry.metadata["help"] + ("" if entry.default is None else f" ({shown})")
+    if isinstance(entry.default, bool):
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=words)
+        return
+    parser.add_argument(
+        flag,
+        type=_reader(entry.metadata.get("parse", type(entry.default))),
+        choices=entry.metadata.get("choices"),
+        metavar=entry.metadata.get("metavar", None if "choices" in entry.metadata else name.upper()),
+        default=argparse.SUPPRESS,
+        help=words,
+    )
+
+
+# -- eval
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from minifcn.data import open_dataset
+    from minifcn.training.checkpoint import find_weights, load_model
+    from minifcn.training.inference import choose_device, evaluate
+    from minifcn.training.trainer import CONFIG, read_config
+
+    device = choose_device(arguments.device)
+    file = find_weights(arguments.weights)
+    module, card = load_model(file)
+    if arguments.data is not None:
+        names = {"classes": card.classes} if arguments.data.startswith("folder:") and card.classes else {}
+        spec, options = arguments.data, names
+    elif (file.parent / CONFIG).is_file():
+        config = read_config(file.parent)
+        spec, options = config.data, config.data_options(arguments.split)
+    else:
+        raise ValueError(f"eval: {file} lies outside a run's folder, so the data are not known; give --data")
+    dataset = open_dataset(spec, arguments.split, **options)
+    if dataset.num_classes != card.num_classes:
+        raise ValueError(
+            f"eval: {file} holds {card.describe()}, and {spec} has {dataset.num_classes} classes; "
+            "data with the same classes are needed"
+        )
+    module.to(device)
+    matrix, loss = evaluate(module, dataset, device=device, workers=arguments.workers, title="eval")
+    say(f"{card.describe()} on {len(dataset)} images of {spec}, {arguments.split}\n")
+    say(matrix.table(dataset.classes))
+    say(f"loss                   {loss:.3f}")
+    return OK
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", metavar="RUN|WEIGHTS", help="folder of a run, or a weights file")
+    parser.add_argument("--data", metavar="DATA", help="data set (that of the run)")
+    parser.add_argument("--split", default="val", help="part of the data set (val)")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="WORKERS", help="threads that load images (1)")
+    _add_device(parser)
+
+
+# -- predict
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from minifcn.data import overlay, read_image
+    from minifcn.training.checkpoint import load_model
+    from minifcn.training.inference import choose_device, predict
+    from minifcn.training.pictures import save_labels, save_picture
+
+    device = choose_device(arguments.device)
+    images = _image_files(arguments.images)
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"predict: --out {out} is a file; a folder is needed")
+    jobs = _output_files(images, out, arguments.overwrite)
+    module, card = load_model(arguments.weights)
+    module.to(device)
+    palette = card.palette
+    out.mkdir(parents=True, exist_ok=True)
+    code = OK
+    for image, labels_file, overlay_file in jobs:
+        try:
+            pixels = read_image(image)
+        except (ValueError, OSError) as error:  # the other images need not wait until this one is mended
+            sentence = _sentence(error)
+            if sentence is None:
+                raise
+            _complain(sentence)
+            code = USER_ERROR
+            continue
+        labels = predict(module, pixels, device)
+        save_labels(labels_file, labels, palette)
+        save_picture(overlay_file, overlay(pixels, labels, palette))
+        say(f"{image}: {labels_file} and {overlay_file.name}")
+    return code
+
+
+def _image_files(names: Iterable[str]) -> list[Path]:
+    """The images that were named, and those in the folders that were named.
+
+    Where a folder holds a JPEG and another file of the same stem, the JPEG is the photograph and the other its mask.
+    """
+    found: list[Path] = []
+    for path in map(Path, names):
+        if not path.exists():
+            raise FileNotFoundError(f"predict: there is no file or folder {path}; check the path")
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
+        photos = {p.stem for p in inside if p.suffix.lower() in _JPEG}
+        inside = [p for p in inside if p.suffix.lower() in _JPEG or p.stem not in photos]
+        if not inside:
+            raise FileNotFoundError(f"predict: no images in {path}; files such as name.jpg or name.png are needed")
+        found += inside
+    return found
+
+
+def _output_files(images: Sequence[Path], out: Path, overwrite: bool) -> list[tuple[Path, Path, Path]]:
+    """(image, labels file, overlay file) for each image; everything that speaks against one is said before any work."""
+    jobs: dict[str, tuple[Path, Path, Path]] = {}
+    for image in images:
+        if image.stem in jobs:
+            other = jobs[image.stem][0]
+            raise ValueError(f"predict: {other} and {image} would write the same files; predict them into two folders")
+        jobs[image.stem] = (image, out / f"{image.stem}_labels.png", out / f"{image.stem}_overlay.png")
+    there = [str(file) for _, *files in jobs.values() for file in files if file.exists()]
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise FileExistsError(f"predict: {there[0]}{more} exist already; give --overwrite or another --out")
+    return list(jobs.values())
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", metavar="RUN|WEIGHTS", help="folder of a run, or a weights file")
+    parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="images, or folders of images")
+    parser.add_argument("--out", default="predictions", metavar="DIR", help="folder to write to (predictions)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _add_device(parser)
+
+
+# -- info
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from minifcn import models
+    from minifcn.models.summary import summarize
+
+    if arguments.model is None:
+        say("\n".join(models.available()))
+        return OK
+    options = {name: value for name, value in _given(arguments).items() if name == "width"}
+    module = models.create(arguments.model, num_classes=arguments.num_classes, **options)
+    summary = summarize(module, arguments.size, arguments.batch, memory=arguments.memory)
+    say(summary.table())
+    return OK
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="name of a network; without one, all names are listed"
+    )
+    parser.add_argument("--size", type=_reader(parse_size), default=(360, 480), metavar="HxW", help="(360x480)")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
+    parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
+    parser.add_argument(
+        "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
+    )
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure memory, which runs a training step for real",
+    )
+
+
+# -- the parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its complaints in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; {self.prog} --help lists what is possible")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="minifcn", description="Fully convolutional networks for semantic segmentation, on NumPy.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        add_arguments: Callable[[argparse.ArgumentParser], None],
+        words: str,
+    ) -> None:
+        sub = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        add_arguments(sub)
+        sub.add_argument("--traceback", action="store_true", help="show Python's traceback for every error")
+        sub.set_defaults(run=run)
+
+    command("train", _train, _add_train, "train a network; without options, a small one on scenes made on the spot")
+    command("eval", _eval, _add_eval, "score a trained network on a data set")
+    command("predict", _predict, _add_predict, "segment images with a trained network")
+    command("info", _info, _add_info, "list a network's layers with sizes, parameters, work and memory")
+    return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute (cpu)")
+
+
+def _reader(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """A reader whose own words argparse repeats, where it would say only `invalid value`."""
+    if read in (int, float, str):
+        return read
+
+    def reading(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return reading
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

@@ -1,0 +1,79 @@
+"""What a dataset is: numbered samples of an image and its label map, and the classes that the labels stand for."""
+
+import warnings
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minifcn.data.labels import IGNORE
+
+__all__ = ["Sample", "Dataset", "median_frequency_weights"]
+
+
+class Sample(NamedTuple):
+    """One labelled image."""
+
+    image: NDArray[np.uint8]  #: RGB (H, W, 3)
+    labels: NDArray[np.uint8]  #: (H, W), a class number or 255 where ignored
+    name: str  #: what to call it in messages and file names
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Anything with a length, samples by number, and named and coloured classes. No base class is needed.
+
+    ``dataset[i]`` must depend on i alone and be safe to call from several threads: the loader does.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of labels 0 … K − 1."""
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """Their colours, (K, 3)."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def median_frequency_weights(dataset: Dataset) -> NDArray[np.float32]:
+    """Class weights (K,) that make rare classes count as much as common ones: median(f) / f_c.
+
+    f_c = (pixels of class c) / (labelled pixels of the images in which c occurs); ignored pixels are in neither count.
+    The median is taken over the classes that occur. A class that never occurs has weight 0 (there is no pixel for it
+    to weigh) and is named in a warning, since a model trained on these data cannot learn it. Reads every sample once.
+
+    Returns:
+        float32 (K,), for the ``weight`` of ``functional.cross_entropy``.
+
+    Raises:
+        ValueError: if no pixel of the dataset is labelled.
+
+    Eigen & Fergus 2015, §6.3.2; Badrinarayanan et al. 2017 (SegNet), §4.
+    """
+    k = dataset.num_classes
+    own, seen = np.zeros(k, np.int64), np.zeros(k, np.int64)
+    for i in range(len(dataset)):
+        labels = dataset[i].labels
+        counts = np.bincount(labels[labels != IGNORE].ravel(), minlength=k)
+        own += counts
+        seen[counts > 0] += counts.sum()
+    found = own > 0
+    if not found.any():
+        raise ValueError(
+            "median_frequency_weights: every pixel of the dataset is ignored (255); nothing can be weighed"
+        )
+    if not found.all():
+        absent = ", ".join(name for name, there in zip(dataset.classes, found, strict=True) if not there)
+        warnings.warn(f"median_frequency_weights: no pixel of {absent}; weight 0", stacklevel=2)
+    frequency = own[found] / seen[found]
+    weights = np.zeros(k, np.float32)
+    weights[found] = np.median(frequency) / frequency
+    return weights

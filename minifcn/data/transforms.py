@@ -1,0 +1,153 @@
+"""Changing samples: between pixels and network inputs, in size, and at random for training.
+
+Image and labels are always changed together, and both by the half-pixel rule: output pixel p of P covers the input
+from p·H/P to (p + 1)·H/P, so its centre p + ½ lies at (p + ½)·H/P. Under any other rule the labels would slide against
+the image by up to half a pixel for each change of size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from minifcn.data.dataset import Sample
+from minifcn.data.labels import IGNORE
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "normalize", "denormalize", "resize", "Augment"]
+
+#: The mean and standard deviation of ImageNet's red, green and blue on the scale 0 … 1: what pretrained backbones (in
+#: torchvision's convention) expect to be taken out. They serve a network trained from nothing just as well.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_MEAN = np.array(IMAGENET_MEAN, np.float32)[:, None, None] * 255
+_STD = np.array(IMAGENET_STD, np.float32)[:, None, None] * 255
+_MEAN_COLOR = np.rint(_MEAN[:, 0, 0]).astype(np.uint8)
+
+
+def normalize(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Turn a picture into a network's input: uint8 (H, W, 3) → float32 (3, H, W), (image/255 − mean) / std.
+
+    Raises:
+        TypeError: if the image is not uint8.
+        ValueError: if it is not (H, W, 3).
+
+    >>> [round(float(x), 3) for x in normalize(np.full((1, 1, 3), 255, np.uint8)).ravel()]
+    [2.249, 2.429, 2.64]
+    """
+    if image.dtype != np.uint8:
+        raise TypeError(f"normalize: image is {image.dtype}; it must be uint8, 0 … 255")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"normalize: image is {image.shape}; expected (H, W, 3)")
+    out: NDArray[np.float32] = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
+    out -= _MEAN
+    out /= _STD
+    return out
+
+
+def denormalize(x: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The inverse of :func:`normalize`: floats (3, H, W) → uint8 (H, W, 3), rounded and clipped to 0 … 255.
+
+    Raises:
+        ValueError: if x is not (3, H, W).
+    """
+    if x.ndim != 3 or x.shape[0] != 3:
+        raise ValueError(f"denormalize: x is {x.shape}; expected (3, H, W)")
+    pixels = np.rint(x * _STD + _MEAN).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Bring a sample to (H, W): the image bilinearly (averaging when it shrinks), the labels by the nearest.
+
+    Raises:
+        ValueError: if a side of ``size`` is below 1.
+    """
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"resize: size is {size}; both sides must be at least 1 pixel")
+    image, labels, name = sample
+    if image.shape[:2] == (height, width):
+        return sample
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    rows, columns = _nearest(labels.shape[0], height), _nearest(labels.shape[1], width)
+    return Sample(np.array(picture), labels[rows[:, None], columns], name)
+
+
+def _nearest(size: int, new: int) -> NDArray[np.int64]:
+    """⌊(p + ½)·size/new⌋ for p = 0 … new − 1, in integers: the input pixel under each output pixel's centre."""
+    return (2 * np.arange(new, dtype=np.int64) + 1) * size // (2 * new)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random scale, then crop, then flip, then brightness and contrast: (Sample, rng) → Sample.
+
+    Args:
+        scale: (lowest, highest) factor, drawn so that ½ and 2 are equally likely (uniform in the logarithm); None
+            leaves the size.
+        crop: (H, W) cut out at a random place. Where the image is smaller it is set at a random place into ImageNet's
+            mean colour, labelled 255. None leaves the frame.
+        flip: mirror left and right, one time in two.
+        brightness: the most that is added or taken away, as a fraction of full scale, 0 … 1.
+        contrast: the most by which differences from the mean colour grow or shrink, as a fraction, 0 … 1.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    >>> augment = Augment(scale=(0.5, 2), crop=(64, 64), flip=True)
+    >>> sample = Sample(np.zeros((48, 80, 3), np.uint8), np.zeros((48, 80), np.uint8), "black")
+    >>> augment(sample, np.random.default_rng(0)).image.shape
+    (64, 64, 3)
+    """
+
+    scale: tuple[float, float] | None = None
+    crop: tuple[int, int] | None = None
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] < np.inf:
+            raise ValueError(f"Augment: scale is {self.scale}; expected (lowest, highest), positive and in this order")
+        if self.crop is not None and min(self.crop) < 1:
+            raise ValueError(f"Augment: crop is {self.crop}; both sides must be at least 1 pixel")
+        for what in ("brightness", "contrast"):
+            if not 0 <= getattr(self, what) <= 1:
+                raise ValueError(f"Augment: {what} is {getattr(self, what)}; it must lie between 0 and 1")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if self.scale is not None:
+            low, high = self.scale
+            factor = low * (high / low) ** rng.random()
+            height, width = sample.labels.shape
+            sample = resize(sample, (max(1, round(height * factor)), max(1, round(width * factor))))
+        if self.crop is not None:
+            sample = _crop(sample, self.crop, rng)
+        image, labels, name = sample
+        if self.flip and rng.random() < 0.5:
+            image, labels = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
+        if self.brightness or self.contrast:
+            shift = 255 * rng.uniform(-self.brightness, self.brightness)
+            gain = 1 + rng.uniform(-self.contrast, self.contrast)
+            mean = image.mean(axis=(0, 1), dtype=np.float32)
+            changed = (image - mean) * np.float32(gain) + (mean + np.float32(shift))
+            image = np.rint(changed).clip(0, 255).astype(np.uint8)
+        return Sample(image, labels, name)
+
+
+def _crop(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    image, labels, name = sample
+    source, target = [], []
+    for have, want in zip(labels.shape, size, strict=True):
+        at = int(rng.integers(abs(have - want) + 1))
+        both = min(have, want)
+        source.append(slice(at, at + both) if have > want else slice(0, both))
+        target.append(slice(at, at + both) if have < want else slice(0, both))
+    new_image = np.empty((*size, 3), np.uint8)
+    new_image[:] = _MEAN_COLOR
+    new_labels = np.full(size, IGNORE, np.uint8)
+    new_image[target[0], target[1]] = image[source[0], source[1]]
+    new_labels[target[0], target[1]] = labels[source[0], source[1]]
+    return Sample(new_image, new_labels, name)

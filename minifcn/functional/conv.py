@@ -1,0 +1,193 @@
+"""Convolution and transposed convolution: three primitives, each of which is a gradient of the other two.
+
+    B(x, w, y) = Σ x[n,c,h,v] · w[o,c,i,j] · y[n,o,p,q]        h = p·sh + i·dh − ph,   v = q·sw + j·dw − pw
+
+is linear in x, in w and in y, and conv2d, conv_transpose2d and conv2d_weight are ∂B/∂y, ∂B/∂x and ∂B/∂w (geometry.py).
+Take gy, the cotangent of conv2d's result. ⟨conv2d(x, w), gy⟩ = B(x, w, gy), so its gradient in x is ∂B/∂x at (w, gy):
+conv_transpose2d(gy, w). The six rules below are this sentence for each kernel and argument, and they close the set:
+derivatives of every order need nothing else.
+"""
+
+from __future__ import annotations
+
+from minifcn.autograd import Primitive, Tensor
+from minifcn.functional._checks import batched, choice, floats, tensor, unbatched
+from minifcn.functional.reduce import sum
+from minifcn.functional.shape import index, pad, reshape
+from minifcn.geometry import ConvGeometry, Pair, conv_transpose_output_size, pair
+
+conv2d_p = Primitive("conv2d(x, w) -> y")
+conv_transpose2d_p = Primitive("conv_transpose2d(y, w) -> x")
+conv2d_weight_p = Primitive("conv2d_weight(x, y) -> w")
+
+conv2d_p.defvjp(
+    lambda gy, w, geom: conv_transpose2d_p(gy, w, geom=geom),
+    lambda gy, x, geom: conv2d_weight_p(x, gy, geom=geom),
+)
+conv_transpose2d_p.defvjp(
+    lambda gx, w, geom: conv2d_p(gx, w, geom=geom),
+    lambda gx, y, geom: conv2d_weight_p(gx, y, geom=geom),
+)
+conv2d_weight_p.defvjp(
+    lambda gw, y, geom: conv_transpose2d_p(y, gw, geom=geom),
+    lambda gw, x, geom: conv2d_p(x, gw, geom=geom),
+)
+
+# y[n,o,p,q] = x[n,o,p,q] + b[o]
+add_bias_p = Primitive("add_bias(x, b) -> y", lambda x, b: x + b[:, None, None])
+add_bias_p.defvjp(lambda gy: gy, lambda gy: sum(gy, (0, 2, 3)))
+
+
+def _bias(op: str, y: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return y
+    if bias.shape != (y.shape[1],):
+        raise ValueError(f"{op}: bias has shape {bias.shape} but there are {y.shape[1]} output channels")
+    return add_bias_p(y, bias)
+
+
+def _weight(op: str, weight: Tensor) -> Tensor:
+    w = tensor(op, "weight", weight)
+    if w.ndim != 4:
+        raise ValueError(f"{op}: weight has {w.ndim} axes, shape {w.shape}; 4 are needed")
+    return w
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """input (N,C,H,W) or (C,H,W) → scores (N,O,P,Q), with P = ⌊(H + 2·padding − dilation·(I−1) − 1)/stride⌋ + 1.
+
+    y[n,o,p,q] = Σ_{c,i,j} x[n, c, p·s + i·d − padding, q·s + j·d − padding] · w[o,c,i,j] + bias[o]
+
+    Args:
+        input: image, float32 or float64.
+        weight: filter (O, C/groups, I, J).
+        bias: (O,), or None.
+        stride, padding, dilation: one int or (height, width); padding also "valid" (none) or "same" (P = H, needs
+            stride 1; an odd total puts the extra row and column at the end).
+        groups: input and output channels are cut into this many groups that do not see each other.
+
+    Raises:
+        ValueError: shapes, groups or sizes that do not fit. TypeError: mixed dtypes, or no tensors.
+
+    Dumoulin & Visin 2016, relationships 6 and 15.
+
+    >>> conv2d(Tensor([[[1.0, 2.0, 3.0]]]), Tensor([[[[1.0, -1.0]]]]))
+    Tensor([[[-1., -1.]]], dtype=float32)
+    """
+    x, w = tensor("conv2d", "input", input), _weight("conv2d", weight)
+    floats("conv2d", input=x, weight=w, bias=bias)
+    x, single = batched("conv2d", x)
+    strides, dilations = pair(stride, "conv2d", "stride", 1), pair(dilation, "conv2d", "dilation", 1)
+    if isinstance(padding, str):
+        choice("conv2d", "padding", padding, ("same", "valid"))
+        x, paddings = _same(x, w, strides, dilations) if padding == "same" else (x, (0, 0))
+    else:
+        paddings = pair(padding, "conv2d", "padding", 0)
+    geom = ConvGeometry.of_conv(x.shape, w.shape, strides, paddings, dilations, groups, "conv2d")
+    return unbatched(_bias("conv2d", conv2d_p(x, w, geom=geom), bias), single)
+
+
+def _same(x: Tensor, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
+    """(x, padding) for as many scores as pixels: d(k−1) rows in all, half on each side and an odd one at the end."""
+    if stride != (1, 1):
+        raise ValueError(f'conv2d: padding="same" with stride {stride}; it needs stride 1')
+    height, width = (d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True))
+    return pad(x, (0, width % 2, 0, height % 2)), (height // 2, width // 2)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+    *,
+    output_size: Pair | None = None,
+) -> Tensor:
+    """input (N,O,P,Q) or (O,P,Q) → image (N,C,H,W), H = (P−1)·stride − 2·padding + dilation·(I−1) + output_padding + 1.
+
+    x[n,c,h,v] = Σ w[o,c,i,j] · y[n,o,p,q] over all p·s + i·d − padding = h, q·s + j·d − padding = v: the adjoint of the
+    conv2d with the same weight array and parameters, ⟨conv2d(x, w), y⟩ = ⟨x, conv_transpose2d(y, w)⟩.
+
+    Args:
+        input: scores, float32 or float64.
+        weight: filter (O, C/groups, I, J): O input and C output channels, the layout of the matching conv2d's weight.
+        bias: (C,), or None.
+        stride, dilation: as in conv2d.
+        padding: the matching conv2d's; here it *crops* the output.
+        output_padding: which of the image sizes that conv2d sends to (P, Q) is meant: rows and columns at the end,
+            fewer than stride or dilation. It adds no zeros around anything.
+        output_size: (H, W) wanted, instead of output_padding.
+
+    Raises:
+        ValueError: shapes, groups or sizes that do not fit. TypeError: mixed dtypes, or no tensors.
+
+    Dumoulin & Visin 2016, relationship 14.
+
+    >>> conv_transpose2d(Tensor([[[1.0, 2.0]]]), Tensor([[[[1.0, 3.0]]]]), stride=2)
+    Tensor([[[1., 3., 2., 6.]]], dtype=float32)
+    """
+    op = "conv_transpose2d"
+    y, w = tensor(op, "input", input), _weight(op, weight)
+    floats(op, input=y, weight=w, bias=bias)
+    y, single = batched(op, y)
+    strides, dilations = pair(stride, op, "stride", 1), pair(dilation, op, "dilation", 1)
+    paddings, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
+    if output_size is not None:
+        if extra != (0, 0):
+            raise ValueError(f"{op}: both output_size {output_size} and output_padding {extra}; one of them is enough")
+        extra = _output_padding(pair(output_size, op, "output_size", 1), y.shape, w.shape, strides, paddings, dilations)
+    geom = ConvGeometry.of_conv_transpose(y.shape, w.shape, strides, paddings, extra, dilations, groups, op)
+    return unbatched(_bias(op, conv_transpose2d_p(y, w, geom=geom), bias), single)
+
+
+def _output_padding(
+    wanted: Pair, y_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair
+) -> Pair:
+    """The output_padding that gives the wanted size; ValueError, with the possible sizes, where none does."""
+    smallest = [
+        conv_transpose_output_size(y_shape[2 + k], w_shape[2 + k], stride[k], padding[k], dilation[k], 0)
+        for k in range(2)
+    ]
+    extra = [want - least for want, least in zip(wanted, smallest, strict=True)]
+    if any(not 0 <= e < s for e, s in zip(extra, stride, strict=True)):
+        largest = [least + s - 1 for least, s in zip(smallest, stride, strict=True)]
+        raise ValueError(f"conv_transpose2d: output_size {wanted}; {tuple(smallest)} to {tuple(largest)} is possible")
+    return extra[0], extra[1]
+
+
+def crop(x: Tensor, start: Pair, size: Pair) -> Tensor:
+    """Rows start[0] … start[0] + size[0] and likewise columns of x (…,H,W); its adjoint pads with zeros.
+
+    Raises ValueError where they reach beyond x.
+    """
+    if any(s < 0 or s + n > full for s, n, full in zip(start, size, x.shape[-2:], strict=True)):
+        raise ValueError(f"crop: {size} from {start} on reaches beyond {x.shape[-2:]}")
+    if start == (0, 0) and size == x.shape[-2:]:
+        return x
+    return index(x, (..., slice(start[0], start[0] + size[0]), slice(start[1], start[1] + size[1])))
+
+
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    """(N, C·r², H, W) → (N, C, H·r, W·r): channel c·r² + a·r + b becomes pixel (a, b) of each r×r block.
+
+    Raises ValueError where the channels are no multiple of r². Shi et al. 2016, eq. 4.
+    """
+    x, single = batched("pixel_shuffle", tensor("pixel_shuffle", "input", input))
+    r = upscale_factor
+    n, channels, h, w = x.shape
+    if r < 1 or channels % (r * r):
+        raise ValueError(f"pixel_shuffle: {channels} channels and upscale_factor {r}; a multiple of {r * r} is needed")
+    blocks = reshape(x, n, channels // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)  # (N, C, H, r, W, r)
+    return unbatched(reshape(blocks, n, channels // (r * r), h * r, w * r), single)

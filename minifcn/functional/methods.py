@@ -1,0 +1,189 @@
+"""Tensor's operators and methods: each is the function of that name with the tensor first.
+
+The engine knows no operation, so this room lends Tensor its methods when it is imported (the last lines).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from minifcn.array import to_device
+from minifcn.functional import activation, arithmetic, linear, reduce, shape
+from minifcn.functional.arithmetic import Operand
+
+if TYPE_CHECKING:
+    from minifcn.autograd import Tensor
+    from minifcn.functional.reduce import Dim, ValuesIndices
+
+
+def _dim(dim: Dim, axis: Dim) -> Dim:
+    """`axis` is NumPy's name for the same thing."""
+    if dim is not None and axis is not None:
+        raise TypeError(f"dim={dim} and axis={axis} name the same argument; one of them is enough")
+    return axis if dim is None else dim
+
+
+class TensorMethods:
+    """What functional/ lends to Tensor."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Operand) -> Tensor:
+        return arithmetic.add(_t(self), other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return arithmetic.add(other, _t(self))
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return arithmetic.sub(_t(self), other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return arithmetic.sub(other, _t(self))
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return arithmetic.mul(_t(self), other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return arithmetic.mul(other, _t(self))
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return arithmetic.div(_t(self), other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return arithmetic.div(other, _t(self))
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return arithmetic.pow(_t(self), other)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return arithmetic.pow(other, _t(self))
+
+    def __matmul__(self, other: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        return linear.matmul(_t(self), other)
+
+    def __rmatmul__(self, other: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        return linear.matmul(other, _t(self))
+
+    def __neg__(self) -> Tensor:
+        return arithmetic.neg_p(_t(self))
+
+    def __abs__(self) -> Tensor:
+        return arithmetic.abs_p(_t(self))
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return arithmetic.compare("lt", operator.lt, _t(self), other)
+
+    def __le__(self, other: Operand) -> Tensor:
+        return arithmetic.compare("le", operator.le, _t(self), other)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return arithmetic.compare("gt", operator.gt, _t(self), other)
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return arithmetic.compare("ge", operator.ge, _t(self), other)
+
+    def __eq__(self, other: Operand) -> Tensor:  # type: ignore[override]
+        return arithmetic.compare("eq", operator.eq, _t(self), other)
+
+    def __ne__(self, other: Operand) -> Tensor:  # type: ignore[override]
+        return arithmetic.compare("ne", operator.ne, _t(self), other)
+
+    def __getitem__(self, at: Any) -> Tensor:
+        return shape.index(_t(self), at)
+
+    def sum(self, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
+        return reduce.sum(_t(self), _dim(dim, axis), keepdim or keepdims)
+
+    def mean(self, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
+        return reduce.mean(_t(self), _dim(dim, axis), keepdim or keepdims)
+
+    def var(
+        self, dim: Dim = None, keepdim: bool = False, correction: int = 1, *, axis: Dim = None, keepdims: bool = False
+    ) -> Tensor:
+        return reduce.var(_t(self), _dim(dim, axis), keepdim or keepdims, correction)
+
+    def max(self, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
+        return reduce.max(_t(self), dim, keepdim)
+
+    def min(self, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
+        return reduce.min(_t(self), dim, keepdim)
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return reduce.argmax(_t(self), dim, keepdim)
+
+    def reshape(self, *sizes: int | Sequence[int]) -> Tensor:
+        return shape.reshape(_t(self), *sizes)
+
+    def permute(self, *dims: int | Sequence[int]) -> Tensor:
+        return shape.permute(_t(self), *dims)
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        return shape.transpose(_t(self), dim0, dim1)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        return shape.flatten(_t(self), start_dim, end_dim)
+
+    def squeeze(self, dim: int | None = None) -> Tensor:
+        return shape.squeeze(_t(self), dim)
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return shape.unsqueeze(_t(self), dim)
+
+    def expand(self, *sizes: int | Sequence[int]) -> Tensor:
+        flat = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+        return arithmetic.expand(_t(self), tuple(flat))  # type: ignore[arg-type]
+
+    def abs(self) -> Tensor:
+        return arithmetic.abs_p(_t(self))
+
+    def exp(self) -> Tensor:
+        return arithmetic.exp_p(_t(self))
+
+    def log(self) -> Tensor:
+        return arithmetic.log_p(_t(self))
+
+    def sqrt(self) -> Tensor:
+        return arithmetic.sqrt_p(_t(self))
+
+    def tanh(self) -> Tensor:
+        return arithmetic.tanh_p(_t(self))
+
+    def relu(self) -> Tensor:
+        return activation.relu(_t(self))
+
+    def clip(self, min: float | None = None, max: float | None = None) -> Tensor:
+        return arithmetic.clip(_t(self), min, max)
+
+    def to(self, target: Any) -> Tensor:
+        """On another device ("cpu", "cuda", "cuda:N") or in another dtype; itself where nothing changes."""
+        t = _t(self)
+        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            # the same primitive there and back: the gradient returns to where the tensor was
+            return t if t.device.startswith(target) else move_p(t, device=target, device_in=t.device)
+        return arithmetic.cast(t, np.dtype(target))
+
+    def cpu(self) -> Tensor:
+        """On the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """On the first GPU; RuntimeError with the reason where none can be used."""
+        return self.to("cuda")
+
+
+def _t(tensor: object) -> Tensor:
+    return cast("Tensor", tensor)
+
+
+from minifcn.autograd import Primitive, Tensor  # noqa: E402 (only now may the class be completed)
+
+move_p = Primitive("move(x) -> y", lambda x, *, device, device_in: to_device(x, device))
+move_p.defvjp(lambda gy, device, device_in: move_p(gy, device=device_in, device_in=device))
+
+for _name, _method in vars(TensorMethods).items():
+    if callable(_method):
+        setattr(Tensor, _name, _method)

@@ -1,0 +1,52 @@
+"""Interpolation, a linear map whose gradient is its adjoint."""
+
+from __future__ import annotations
+
+from minifcn.autograd import Primitive, Tensor
+from minifcn.functional._checks import batched, choice, floats, tensor, unbatched
+from minifcn.geometry import Pair, ResizeGeometry, pair
+
+interpolate_p = Primitive("interpolate(x) -> y")
+interpolate_adjoint_p = Primitive("interpolate_adjoint(y) -> x")
+interpolate_p.defvjp(lambda gy, geom: interpolate_adjoint_p(gy, geom=geom))
+interpolate_adjoint_p.defvjp(lambda gx, geom: interpolate_p(gx, geom=geom))
+
+
+def interpolate(
+    input: Tensor,
+    size: int | Pair | None = None,
+    scale_factor: float | tuple[float, float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """input (N,C,H,W) or (C,H,W) → (N,C,P,Q), by the nearest pixel or linearly between pixels.
+
+    Args:
+        size: (P, Q) or one int.
+        scale_factor: instead of size: P = ⌊H·scale_factor⌋, and outputs lie 1/scale_factor input pixels apart.
+        mode: "nearest" or "bilinear".
+        align_corners: for "bilinear": the centres of the corner pixels coincide (True), or the image's edges do (False,
+            the default; positions beyond a border pixel's centre are clamped to it).
+
+    Raises:
+        ValueError: not exactly one of size and scale_factor, an unknown mode, an empty input or output.
+    """
+    op = "interpolate"
+    x, single = batched(op, tensor(op, "input", input))
+    floats(op, input=x)
+    choice(op, "mode", mode, ("nearest", "bilinear"))
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"{op}: size is {size} and scale_factor {scale_factor}; exactly one of them is needed")
+    if mode == "nearest" and align_corners is not None:
+        raise ValueError(f'{op}: align_corners={align_corners} with mode="nearest"; it is for "bilinear" only')
+    x_hw = (x.shape[2], x.shape[3])
+    factors = None
+    if size is not None:
+        y_hw = pair(size, op, "size", 1)
+    else:
+        factors = scale_factor if isinstance(scale_factor, tuple) else (float(scale_factor or 0),) * 2
+        y_hw = (int(x_hw[0] * factors[0]), int(x_hw[1] * factors[1]))
+    if min(x_hw) < 1 or min(y_hw) < 1:
+        raise ValueError(f"{op}: from {x_hw} to {y_hw}; at least one pixel on each side is needed")
+    geom = ResizeGeometry.of_resize(x_hw, y_hw, factors, mode, bool(align_corners))
+    return unbatched(interpolate_p(x, geom=geom), single)

@@ -1,0 +1,225 @@
+"""The three convolution kernels as matrix products: im2col + GEMM.
+
+Gather the windows of the image as columns, cols (C·I·J, P·Q), and each partial derivative of the trilinear form is one
+matrix product with them:
+
+    conv2d            y (O, P·Q)   = w (O, C·I·J) @ cols
+    conv2d_weight     w (O, C·I·J) = y (O, P·Q) @ colsᵀ
+    conv_transpose2d  cols         = wᵀ @ y (O, P·Q), then fold() adds the columns back into the image
+
+All columns at once would be I·J times the image: 1.1 GB for conv1_2 of the padded VGG-16 at 500×500. So they are made
+tile by tile, in a buffer that fits the processor's cache, and each tile is one task for a worker thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from minifcn.array import Array
+from minifcn.geometry import ConvGeometry, Pair
+from minifcn.kernels.registry import kernel
+from minifcn.kernels.windows import band, fold, reach, windows
+from minifcn.threads import parallel, scratch
+
+TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
+SHARED_BYTES = 32 << 20  # columns of a small image, gathered once for a large filter: the most that a kernel holds
+LANES = 4  # partial sums of a weight gradient; a constant, so that the result does not depend on the thread count
+
+
+class Tile(NamedTuple):
+    """The scores p0 ≤ p < p1, q0 ≤ q < q1 of image n in group g: one matrix product."""
+
+    n: int
+    g: int
+    rows: Pair
+    columns: Pair
+
+
+def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Iterator[Tile]:
+    """Cut the scores into rectangles whose columns fit the budget; whole rows where one fits, so that a tile is contiguous."""
+    p, q = geom.y_hw
+    per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
+    scores = max(budget // per_score, 1)
+    height, width = (max(scores // q, 1), q) if scores >= q else (1, scores)
+    for n in range(geom.n):
+        for g in range(geom.groups):
+            for p0 in range(0, p, height):
+                for q0 in range(0, q, width):
+                    yield Tile(n, g, (p0, min(p0 + height, p)), (q0, min(q0 + width, q)))
+
+
+def _is_pointwise(geom: ConvGeometry) -> bool:
+    """A 1×1 filter at every pixel: the image is its own columns."""
+    return geom.w_hw == (1, 1) and geom.stride == (1, 1) and geom.padding == (0, 0)
+
+
+def _columns(x: Array, geom: ConvGeometry, tile: Tile, name: str = "columns") -> Array:
+    """The windows of one tile as columns (C/groups·I·J, scores), in this thread's scratch memory."""
+    channels = geom.c // geom.groups
+    image = x[tile.n, tile.g * channels : (tile.g + 1) * channels]
+    rows, columns = tile.rows[1] - tile.rows[0], tile.columns[1] - tile.columns[0]
+    if _is_pointwise(geom):
+        view = image[:, slice(*tile.rows), slice(*tile.columns)]
+        if view.strides[1] == columns * view.strides[2]:  # rows follow each other: no copy is needed
+            return view.reshape(channels, rows * columns)
+    extent = [span[1] - span[0] for span in (reach(geom, 0, tile.rows), reach(geom, 1, tile.columns))]
+    padded = band(image, geom, tile.rows, tile.columns, scratch("band", (channels, *extent), x.dtype))
+    cols = scratch(name, (channels, *geom.w_hw, rows, columns), x.dtype)
+    np.copyto(cols, windows(padded, geom.w_hw, (rows, columns), geom.stride, geom.dilation))
+    return cols.reshape(-1, rows * columns)
+
+
+def _scores(y: Array, geom: ConvGeometry, tile: Tile) -> Array:
+    """The view (O/groups, scores) of a tile in y (N, O, P, Q)."""
+    per_group = geom.o // geom.groups
+    part = y[tile.n, tile.g * per_group : (tile.g + 1) * per_group, slice(*tile.rows), slice(*tile.columns)]
+    return part.reshape(per_group, -1)  # rows are whole, or there is one: never a copy
+
+
+def _rows_of(count: int, parts: int) -> list[slice]:
+    """0 ≤ row < count in at most `parts` runs of equal length."""
+    step = max(math.ceil(count / parts), 1)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _columns_fit(geom: ConvGeometry, itemsize: int) -> bool:
+    """Whether one image's columns may be held whole, while the filter is the larger array (fc6: 7×7 on 11×15)."""
+    (p, q), (i, j) = geom.y_hw, geom.w_hw
+    size = geom.c // geom.groups * i * j * p * q * itemsize
+    return size <= SHARED_BYTES and p * q < geom.o // geom.groups
+
+
+@kernel("conv2d", backend="numpy", algorithm="gemm")
+def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
+    """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W)."""
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    y = np.empty(geom.y_shape, x.dtype)
+    w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)  # (groups, O/groups, C/groups·I·J)
+    if y.size == 0 or w_rows.shape[2] == 0:
+        y[...] = 0
+        return y
+    if _columns_fit(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
+        for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
+            cols, out, filters = _columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
+            parallel(
+                lambda part, cols=cols, out=out, filters=filters: np.matmul(filters[part], cols, out=out[part]),
+                _rows_of(len(filters), 2 * LANES),
+            )
+        return y
+    parallel(
+        lambda tile: np.matmul(w_rows[tile.g], _columns(x, geom, tile), out=_scores(y, geom, tile)),
+        _tiles(geom, x.itemsize),
+    )
+    return y
+
+
+@kernel("conv2d_weight", backend="numpy", algorithm="gemm")
+def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+    """w (O,C/groups,I,J) = y (O, P·Q) @ columnsᵀ, summed over images and tiles."""
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    w = np.zeros(geom.w_shape, x.dtype)
+    w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)
+    if y.size == 0 or w.size == 0:
+        return w
+    if _columns_fit(geom, x.itemsize):  # a large filter: every worker writes its own filters' rows
+        for index, tile in enumerate(_tiles(geom, x.itemsize, SHARED_BYTES)):
+            cols, scores, filters = _columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
+
+            def fill(part: slice, cols: Array = cols, scores: Array = scores, filters: Array = filters) -> None:
+                np.matmul(scores[part], cols.T, out=filters[part])
+
+            def add(part: slice, cols: Array = cols, scores: Array = scores, filters: Array = filters) -> None:
+                filters[part] += scores[part] @ cols.T
+
+            parallel(fill if index < geom.groups else add, _rows_of(len(filters), 4 * LANES))
+        return w
+
+    tiles = list(_tiles(geom, x.itemsize))
+    lanes = [tiles[lane::LANES] for lane in range(min(LANES, len(tiles)))]
+    sums = np.zeros((len(lanes), *w_rows.shape), x.dtype)
+
+    def sum_lane(lane: int) -> None:
+        product = scratch("product", w_rows.shape[1:], x.dtype)
+        for tile in lanes[lane]:
+            sums[lane, tile.g] += np.matmul(_scores(y, geom, tile), _columns(x, geom, tile).T, out=product)
+
+    parallel(sum_lane, range(len(lanes)))
+    for part in sums:  # in a fixed order, whoever computed them
+        w_rows += part
+    return w
+
+
+@kernel("conv_transpose2d", backend="numpy", algorithm="gemm")
+def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
+    """x (N,C,H,W) from y (N,O,P,Q): a convolution with the filter turned round where the stride is 1, else wᵀ @ y and fold."""
+    y, w = np.ascontiguousarray(y), np.ascontiguousarray(w)
+    full = _turned(geom)
+    if full is not None and not _columns_fit(geom, y.itemsize):
+        turned = w.reshape(geom.groups, -1, *w.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)  # (g, C/g, O/g, I, J)
+        return conv2d_gemm(y, turned.reshape(full.w_shape), geom=full)
+
+    channels, per_group = geom.c // geom.groups, geom.o // geom.groups
+    taps = geom.w_hw[0] * geom.w_hw[1]
+    w_rows = w.reshape(geom.groups, per_group, channels, *geom.w_hw)
+    y_rows = y.reshape(geom.n, geom.groups, per_group, -1)  # (n, g, O/g, P·Q)
+    p, q = geom.y_hw
+    span = [reach(geom, axis, (0, geom.y_hw[axis])) for axis in range(2)]
+    x = np.empty(geom.x_shape, y.dtype)
+    if x.size == 0 or y.size == 0 or w.size == 0:
+        x[...] = 0
+        return x
+    # a task owns some channels of the image, so overlapping windows never meet in two tasks
+    step = max(min(TILE_BYTES // (taps * p * q * y.itemsize), math.ceil(channels / LANES)), 1)
+    band_rows = max(min(SHARED_BYTES // (step * taps * q * y.itemsize), p), 1)
+    tasks = [
+        (n, g, slice(c, min(c + step, channels)))
+        for n in range(geom.n)
+        for g in range(geom.groups)
+        for c in range(0, channels, step)
+    ]
+
+    def scatter(task: tuple[int, int, slice]) -> None:
+        n, g, part = task
+        count = part.stop - part.start
+        height, width = (max(end, size) - start for (start, end), size in zip(span, geom.x_hw, strict=True))
+        padded = scratch("padded", (count, height, width), y.dtype)
+        padded[...] = 0
+        filters = w_rows[g, :, part].reshape(per_group, -1).T  # (c·I·J, O/g)
+        for p0 in range(0, p, band_rows):
+            p1 = min(p0 + band_rows, p)
+            cols = scratch("columns", (count * taps, (p1 - p0) * q), y.dtype)
+            np.matmul(filters, y_rows[n, g, :, p0 * q : p1 * q], out=cols)
+            target = padded[:, p0 * geom.stride[0] :]
+            fold(cols.reshape(count, *geom.w_hw, p1 - p0, q), target, geom.stride, geom.dilation)
+        (top, _), (left, _) = span  # top = −padding: the rows above the image are cut off
+        image = padded[:, -top : -top + geom.x_hw[0], -left : -left + geom.x_hw[1]]
+        x[n, g * channels + part.start : g * channels + part.stop] = image
+
+    parallel(scatter, tasks)
+    return x
+
+
+def _turned(geom: ConvGeometry) -> ConvGeometry | None:
+    """The convolution, of stride 1, that is this transposed one: padding d(k−1) − p (Dumoulin & Visin, relationship 9);
+    None where the stride is larger or the padding would be negative."""
+    if geom.stride != (1, 1):
+        return None
+    padding = tuple(d * (k - 1) - p for d, k, p in zip(geom.dilation, geom.w_hw, geom.padding, strict=True))
+    if min(padding) < 0:
+        return None
+    return ConvGeometry(
+        n=geom.n,
+        c=geom.o,
+        o=geom.c,
+        x_hw=geom.y_hw,
+        w_hw=geom.w_hw,
+        y_hw=geom.x_hw,
+        stride=(1, 1),
+        padding=(padding[0], padding[1]),
+        dilation=geom.dilation,
+        groups=geom.groups,
+    )

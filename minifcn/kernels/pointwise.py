@@ -1,0 +1,45 @@
+"""ReLU and dropout: one value in, one value out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minifcn.array import Array
+from minifcn.kernels.philox import philox_words
+from minifcn.kernels.registry import kernel
+from minifcn.threads import parallel
+
+CHUNK = 1 << 18  # elements
+
+
+def _flat(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def _chunks(size: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+
+
+@kernel("relu", backend="numpy", algorithm="chunks")
+def relu_chunks(x: Array) -> Array:
+    """y = max(x, 0); NaN stays NaN."""
+    flat, y = _flat(x), np.empty(x.size, x.dtype)
+    parallel(lambda part: np.maximum(flat[part], 0, out=y[part]), _chunks(x.size))
+    return y.reshape(x.shape)
+
+
+@kernel("relu_grad", backend="numpy", algorithm="chunks")
+def relu_grad_chunks(gy: Array, y: Array) -> Array:
+    """gx = gy where y > 0, else 0."""
+    flat_gy, flat_y, gx = _flat(gy), _flat(y), np.zeros(gy.size, gy.dtype)
+    parallel(lambda part: np.copyto(gx[part], flat_gy[part], where=flat_y[part] > 0), _chunks(gy.size))
+    return gx.reshape(gy.shape)
+
+
+@kernel("dropout", backend="numpy", algorithm="philox")
+def dropout_philox(x: Array, *, p: float, seed: int, offset: int, period: int) -> Array:
+    """y = x/(1−p) where the random word of element // period is at least p·2³², else 0. Linear in x and its own adjoint."""
+    threshold = min(round(p * 2**32), 2**32)
+    words = philox_words(seed, offset, -(-x.size // period))
+    factor = np.where(words >= threshold, x.dtype.type(1 / (1 - p) if p < 1 else 0), x.dtype.type(0))
+    return (_flat(x).reshape(len(factor), -1) * factor[:, None]).reshape(x.shape)

@@ -1,0 +1,160 @@
+"""Pooling without a copy of the windows: one pass over the image per filter tap (i, j), in chunks of planes.
+
+Max pooling saves which tap won, one byte per score. With it the gradient is a linear pair: pool_put sends scores back to
+the taps that they were taken from, pool_take fetches them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minifcn.array import Array
+from minifcn.geometry import PoolGeometry
+from minifcn.kernels.registry import kernel
+from minifcn.kernels.windows import tap as tap_slices
+from minifcn.threads import parallel
+
+CHUNK_BYTES = 1 << 20  # planes worked on at a time, so that all passes but the first find them in cache
+
+
+def _chunks(geom: PoolGeometry, itemsize: int) -> list[slice]:
+    planes = geom.n * geom.c
+    step = max(CHUNK_BYTES // max(geom.x_hw[0] * geom.x_hw[1] * itemsize, 1), 1)
+    return [slice(start, min(start + step, planes)) for start in range(0, planes, step)]
+
+
+def _padded_hw(geom: PoolGeometry) -> tuple[int, int]:
+    """The rows and columns that all windows together reach, padding and ceil_mode's overhang included."""
+    height, width = (
+        max((y - 1) * s + d * (k - 1) + 1, p + x)
+        for y, s, d, k, p, x in zip(
+            geom.y_hw, geom.stride, geom.dilation, geom.w_hw, geom.padding, geom.x_hw, strict=True
+        )
+    )
+    return height, width
+
+
+def _pad(planes: Array, geom: PoolGeometry, fill: float) -> Array:
+    """Planes (B, H, W) with the padding that the windows reach filled in; the planes themselves where there is none."""
+    hw = _padded_hw(geom)
+    if hw == geom.x_hw:
+        return planes
+    padded = np.full((len(planes), *hw), fill, planes.dtype)
+    _inside(padded, geom)[...] = planes
+    return padded
+
+
+def _inside(padded: Array, geom: PoolGeometry) -> Array:
+    (top, left), (height, width) = geom.padding, geom.x_hw
+    return padded[:, top : top + height, left : left + width]
+
+
+def _taps(geom: PoolGeometry) -> list[tuple[int, tuple[slice, slice]]]:
+    """(number, rows and columns) of every tap of the window."""
+    return [
+        (i * geom.w_hw[1] + j, tap_slices(i, j, geom.y_hw, geom.stride, geom.dilation)) for i, j in np.ndindex(*geom.w_hw)
+    ]
+
+
+def _planes(array: Array) -> Array:
+    """(N, C, …) as (N·C, …)."""
+    array = np.ascontiguousarray(array)
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _tap_dtype(geom: PoolGeometry) -> type[np.unsignedinteger]:  # type: ignore[type-arg]
+    return np.uint8 if geom.w_hw[0] * geom.w_hw[1] <= 256 else np.uint32
+
+
+@kernel("max_pool2d", backend="numpy", algorithm="taps")
+def max_pool2d_taps(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
+    """(y, tap), both (N,C,P,Q): the largest value of each window, and the number i·J + j of the tap that holds it."""
+    x_planes = _planes(x)
+    y = np.empty((len(x_planes), *geom.y_hw), x.dtype)
+    tap = np.zeros(y.shape, _tap_dtype(geom))
+
+    def work(chunk: slice) -> None:
+        padded, best, winner = _pad(x_planes[chunk], geom, -np.inf), y[chunk], tap[chunk]
+        for number, (rows, columns) in _taps(geom):
+            value = padded[:, rows, columns]
+            if number == 0:
+                best[...] = value
+                continue
+            better = value > best  # false beside a NaN, so a NaN that was found stays
+            better |= np.isnan(value)
+            np.copyto(best, value, where=better)
+            np.copyto(winner, winner.dtype.type(number), where=better)
+
+    parallel(work, _chunks(geom, x.itemsize))
+    return y.reshape(geom.y_shape), tap.reshape(geom.y_shape)
+
+
+@kernel("pool_put", backend="numpy", algorithm="taps")
+def pool_put_taps(y: Array, *, tap: Array, geom: PoolGeometry) -> Array:
+    """x (N,C,H,W): y (N,C,P,Q) added at the taps that were chosen."""
+    y_planes, tap_planes = _planes(y), _planes(tap)
+
+    def add(padded: Array, chunk: slice, number: int, at: tuple[slice, slice]) -> None:
+        padded[:, at[0], at[1]] += np.where(tap_planes[chunk] == number, y_planes[chunk], 0)
+
+    return _accumulate(geom, y.dtype, add)
+
+
+@kernel("pool_take", backend="numpy", algorithm="taps")
+def pool_take_taps(x: Array, *, tap: Array, geom: PoolGeometry) -> Array:
+    """y (N,C,P,Q): x (N,C,H,W) at the taps that were chosen."""
+    x_planes, tap_planes = _planes(x), _planes(tap)
+    y = np.empty((len(x_planes), *geom.y_hw), x.dtype)
+
+    def work(chunk: slice) -> None:
+        padded = _pad(x_planes[chunk], geom, 0)
+        for number, (rows, columns) in _taps(geom):
+            np.copyto(y[chunk], padded[:, rows, columns], where=tap_planes[chunk] == number)
+
+    parallel(work, _chunks(geom, x.itemsize))
+    return y.reshape(geom.y_shape)
+
+
+@kernel("avg_pool2d", backend="numpy", algorithm="taps")
+def avg_pool2d_taps(x: Array, *, scale: Array, geom: PoolGeometry) -> Array:
+    """y (N,C,P,Q): the sum of each window times scale (P,Q), one over its divisor."""
+    x_planes = _planes(x)
+    y = np.zeros((len(x_planes), *geom.y_hw), x.dtype)
+
+    def work(chunk: slice) -> None:
+        padded = _pad(x_planes[chunk], geom, 0)
+        for _, (rows, columns) in _taps(geom):
+            y[chunk] += padded[:, rows, columns]
+        y[chunk] *= scale
+
+    parallel(work, _chunks(geom, x.itemsize))
+    return y.reshape(geom.y_shape)
+
+
+@kernel("avg_pool2d_adjoint", backend="numpy", algorithm="taps")
+def avg_pool2d_adjoint_taps(y: Array, *, scale: Array, geom: PoolGeometry) -> Array:
+    """x (N,C,H,W): every score, times its scale, spread over its window."""
+    y_planes = _planes(y)
+
+    def add(padded: Array, chunk: slice, number: int, at: tuple[slice, slice]) -> None:
+        padded[:, at[0], at[1]] += y_planes[chunk] * scale
+
+    return _accumulate(geom, y.dtype, add)
+
+
+def _accumulate(
+    geom: PoolGeometry, dtype: np.dtype[np.floating], add: Callable[[Array, slice, int, tuple[slice, slice]], None]
+) -> Array:
+    """x (N,C,H,W) filled by `add`, called once for every chunk of planes and tap of the window."""
+    x = np.empty((geom.n * geom.c, *geom.x_hw), dtype)
+
+    def work(chunk: slice) -> None:
+        padded = np.zeros((chunk.stop - chunk.start, *_padded_hw(geom)), dtype)
+        for number, at in _taps(geom):
+            add(padded, chunk, number, at)
+        x[chunk] = _inside(padded, geom)
+
+    parallel(work, _chunks(geom, x.itemsize))
+    return x.reshape(geom.x_shape)

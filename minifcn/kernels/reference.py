@@ -1,0 +1,247 @@
+"""Every kernel from its definition, as index loops: the specification, and the oracle that all others are compared with.
+
+Letters: n batch · c/o channels in/out · h,v image · i,j filter · p,q scores. Nothing here is fast, and nothing is
+clever: a term of a sum is a line of the loop. Out-of-range pixels are padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from minifcn.array import Array
+from minifcn.geometry import ConvGeometry, PoolGeometry, ResizeGeometry
+from minifcn.kernels.registry import REFERENCE, kernel
+
+Term = tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, int, int, int]]
+
+
+def _terms(geom: ConvGeometry) -> Iterator[Term]:
+    """The index triples (of x, of w, of y) of B(x, w, y) = Σ x[n,c,h,v]·w[o,c,i,j]·y[n,o,p,q]. In group g, output
+    channels o see the input channels of the same group, which w counts from 0."""
+    channels, filters = geom.c // geom.groups, geom.o // geom.groups
+    height, width = geom.x_hw
+    for n, o, p, q in np.ndindex(*geom.y_shape):
+        g = o // filters
+        for c, i, j in product(range(channels), range(geom.w_hw[0]), range(geom.w_hw[1])):
+            h = p * geom.stride[0] + i * geom.dilation[0] - geom.padding[0]
+            v = q * geom.stride[1] + j * geom.dilation[1] - geom.padding[1]
+            if 0 <= h < height and 0 <= v < width:
+                yield (n, g * channels + c, h, v), (o, c, i, j), (n, o, p, q)
+
+
+@kernel("conv2d", backend="numpy", algorithm=REFERENCE)
+def conv2d_reference(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
+    """∂B/∂y: y[n,o,p,q] = Σ x[n,c,h,v]·w[o,c,i,j]."""
+    y = np.zeros(geom.y_shape, x.dtype)
+    for at_x, at_w, at_y in _terms(geom):
+        y[at_y] += x[at_x] * w[at_w]
+    return y
+
+
+@kernel("conv_transpose2d", backend="numpy", algorithm=REFERENCE)
+def conv_transpose2d_reference(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
+    """∂B/∂x: x[n,c,h,v] = Σ y[n,o,p,q]·w[o,c,i,j]."""
+    x = np.zeros(geom.x_shape, y.dtype)
+    for at_x, at_w, at_y in _terms(geom):
+        x[at_x] += y[at_y] * w[at_w]
+    return x
+
+
+@kernel("conv2d_weight", backend="numpy", algorithm=REFERENCE)
+def conv2d_weight_reference(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+    """∂B/∂w: w[o,c,i,j] = Σ x[n,c,h,v]·y[n,o,p,q]."""
+    w = np.zeros(geom.w_shape, x.dtype)
+    for at_x, at_w, at_y in _terms(geom):
+        w[at_w] += x[at_x] * y[at_y]
+    return w
+
+
+def _window(geom: PoolGeometry, p: int, q: int) -> Iterator[tuple[int, int, int]]:
+    """(tap, h, v) of the window at (p, q): tap counts i·J + j, and positions in the padding are left out."""
+    for i, j in np.ndindex(*geom.w_hw):
+        h = p * geom.stride[0] + i * geom.dilation[0] - geom.padding[0]
+        v = q * geom.stride[1] + j * geom.dilation[1] - geom.padding[1]
+        if 0 <= h < geom.x_hw[0] and 0 <= v < geom.x_hw[1]:
+            yield i * geom.w_hw[1] + j, h, v
+
+
+@kernel("max_pool2d", backend="numpy", algorithm=REFERENCE)
+def max_pool2d_reference(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
+    """y[n,c,p,q] = max over the window, and the tap that holds it: the first of equal ones, or the last NaN."""
+    y = np.full(geom.y_shape, -np.inf, x.dtype)
+    tap = np.zeros(geom.y_shape, np.intp)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for position, (t, h, v) in enumerate(_window(geom, p, q)):
+            value = x[n, c, h, v]
+            if position == 0 or value > y[n, c, p, q] or math.isnan(value):
+                y[n, c, p, q], tap[n, c, p, q] = value, t
+    return y, tap
+
+
+@kernel("pool_take", backend="numpy", algorithm=REFERENCE)
+def pool_take_reference(x: Array, *, tap: Array, geom: PoolGeometry) -> Array:
+    """y[n,c,p,q] = x at the tap that was chosen for (p, q)."""
+    y = np.zeros(geom.y_shape, x.dtype)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for t, h, v in _window(geom, p, q):
+            if t == tap[n, c, p, q]:
+                y[n, c, p, q] = x[n, c, h, v]
+    return y
+
+
+@kernel("pool_put", backend="numpy", algorithm=REFERENCE)
+def pool_put_reference(y: Array, *, tap: Array, geom: PoolGeometry) -> Array:
+    """The adjoint of pool_take: y[n,c,p,q] is added to x at the chosen tap."""
+    x = np.zeros(geom.x_shape, y.dtype)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for t, h, v in _window(geom, p, q):
+            if t == tap[n, c, p, q]:
+                x[n, c, h, v] += y[n, c, p, q]
+    return x
+
+
+@kernel("avg_pool2d", backend="numpy", algorithm=REFERENCE)
+def avg_pool2d_reference(x: Array, *, scale: Array, geom: PoolGeometry) -> Array:
+    """y[n,c,p,q] = scale[p,q] · Σ over the window; scale is one over the divisor."""
+    y = np.zeros(geom.y_shape, x.dtype)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for _, h, v in _window(geom, p, q):
+            y[n, c, p, q] += x[n, c, h, v] * scale[p, q]
+    return y
+
+
+@kernel("avg_pool2d_adjoint", backend="numpy", algorithm=REFERENCE)
+def avg_pool2d_adjoint_reference(y: Array, *, scale: Array, geom: PoolGeometry) -> Array:
+    """x[n,c,h,v] = Σ over the windows that hold (h, v) of scale[p,q]·y[n,c,p,q]."""
+    x = np.zeros(geom.x_shape, y.dtype)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for _, h, v in _window(geom, p, q):
+            x[n, c, h, v] += y[n, c, p, q] * scale[p, q]
+    return x
+
+
+@kernel("interpolate", backend="numpy", algorithm=REFERENCE)
+def interpolate_reference(x: Array, *, geom: ResizeGeometry) -> Array:
+    """y[n,c,p,q] = Σ of the taps a·x[n,c,h,v] at row p, column q."""
+    y = np.zeros((*x.shape[:2], *geom.y_hw), x.dtype)
+    for (n, c, p, q), _ in np.ndenumerate(y):
+        for (h, a), (v, b) in product(geom.taps(0, p), geom.taps(1, q)):
+            y[n, c, p, q] += float(a * b) * x[n, c, h, v]
+    return y
+
+
+@kernel("interpolate_adjoint", backend="numpy", algorithm=REFERENCE)
+def interpolate_adjoint_reference(y: Array, *, geom: ResizeGeometry) -> Array:
+    """x[n,c,h,v] = Σ of y over the outputs to which pixel (h, v) contributes, with the same factors."""
+    x = np.zeros((*y.shape[:2], *geom.x_hw), y.dtype)
+    for (n, c, p, q), value in np.ndenumerate(y):
+        for (h, a), (v, b) in product(geom.taps(0, p), geom.taps(1, q)):
+            x[n, c, h, v] += float(a * b) * value
+    return x
+
+
+@kernel("relu", backend="numpy", algorithm=REFERENCE)
+def relu_reference(x: Array) -> Array:
+    """y = x where x > 0, else 0; NaN stays NaN."""
+    y = np.zeros_like(x)
+    for at, value in np.ndenumerate(x):
+        y[at] = 0 if value <= 0 else value
+    return y
+
+
+@kernel("relu_grad", backend="numpy", algorithm=REFERENCE)
+def relu_grad_reference(gy: Array, y: Array) -> Array:
+    """gx = gy where y > 0, else 0."""
+    gx = np.zeros_like(gy)
+    for at, value in np.ndenumerate(gy):
+        gx[at] = value if y[at] > 0 else 0
+    return gx
+
+
+@kernel("dropout", backend="numpy", algorithm=REFERENCE)
+def dropout_reference(x: Array, *, p: float, seed: int, offset: int, period: int) -> Array:
+    """y[e] = x[e]/(1−p) where the random word of e // period is at least p·2³², else 0 (see kernels/philox.py)."""
+    from minifcn.kernels.philox import philox_word
+
+    y = np.zeros_like(x)
+    threshold = min(round(p * 2**32), 2**32)
+    for e, (at, value) in enumerate(np.ndenumerate(x)):
+        if philox_word(seed, offset + e // period) >= threshold:
+            y[at] = value / (1 - p)
+    return y
+
+
+@kernel("batch_norm", backend="numpy", algorithm=REFERENCE)
+def batch_norm_reference(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
+    """y = (x − mean)/√(var + eps)·γ + β per channel, and mean and (biased) var, over n, h and v (Ioffe & Szegedy 2015, alg. 1)."""
+    n, channels, height, width = x.shape
+    mean, var = np.zeros((2, channels), x.dtype)
+    y = np.zeros_like(x)
+    for c in range(channels):
+        at = [(k, c, h, v) for k, h, v in np.ndindex(n, height, width)]
+        mean[c] = math.fsum(x[e] for e in at) / len(at)
+        var[c] = math.fsum((x[e] - mean[c]) ** 2 for e in at) / len(at)
+        for e in at:
+            y[e] = (x[e] - mean[c]) / math.sqrt(var[c] + eps) * gamma[c] + beta[c]
+    return y, mean, var
+
+
+@kernel("batch_norm_grad", backend="numpy", algorithm=REFERENCE)
+def batch_norm_grad_reference(
+    gy: Array, x: Array, gamma: Array, *, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """With x̂ = (x − mean)/σ over M values: gβ = Σ gy, gγ = Σ gy·x̂, gx = γ/σ·(gy − gβ/M − x̂·gγ/M)."""
+    n, channels, height, width = x.shape
+    ggamma, gbeta = np.zeros((2, channels), x.dtype)
+    gx = np.zeros_like(x)
+    for c in range(channels):
+        at = [(k, c, h, v) for k, h, v in np.ndindex(n, height, width)]
+        sigma = math.sqrt(var[c] + eps)
+        normal = {e: (x[e] - mean[c]) / sigma for e in at}
+        gbeta[c] = math.fsum(gy[e] for e in at)
+        ggamma[c] = math.fsum(gy[e] * normal[e] for e in at)
+        for e in at:
+            gx[e] = gamma[c] / sigma * (gy[e] - gbeta[c] / len(at) - normal[e] * ggamma[c] / len(at))
+    return gx, ggamma, gbeta
+
+
+@kernel("batch_norm_inference", backend="numpy", algorithm=REFERENCE)
+def batch_norm_inference_reference(
+    x: Array, gamma: Array, beta: Array, *, mean: Array, var: Array, eps: float
+) -> Array:
+    """y = (x − mean)/√(var + eps)·γ + β per channel, with given statistics."""
+    y = np.zeros_like(x)
+    for (n, c, h, v), value in np.ndenumerate(x):
+        y[n, c, h, v] = (value - mean[c]) / math.sqrt(var[c] + eps) * gamma[c] + beta[c]
+    return y
+
+
+@kernel("cross_entropy", backend="numpy", algorithm=REFERENCE)
+def cross_entropy_reference(x: Array, *, target: Array, weight: Array | None, ignore_index: int) -> Array:
+    """loss[n,m] = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]) with t = target[n,m]; 0 where t is ignored. x is (N, C, M)."""
+    loss = np.zeros(target.shape, x.dtype)
+    for (n, m), t in np.ndenumerate(target):
+        if t != ignore_index:
+            top = max(x[n, :, m])
+            log_sum = top + math.log(math.fsum(math.exp(value - top) for value in x[n, :, m]))
+            loss[n, m] = (1 if weight is None else weight[t]) * (log_sum - x[n, t, m])
+    return loss
+
+
+@kernel("cross_entropy_grad", backend="numpy", algorithm=REFERENCE)
+def cross_entropy_grad_reference(
+    gy: Array, x: Array, *, target: Array, weight: Array | None, ignore_index: int
+) -> Array:
+    """gx[n,c,m] = gy[n,m]·weight[t]·(softmax(x)[n,c,m] − [c = t]); 0 where t is ignored."""
+    gx = np.zeros_like(x)
+    for (n, m), t in np.ndenumerate(target):
+        if t != ignore_index:
+            top = max(x[n, :, m])
+            exps = [math.exp(value - top) for value in x[n, :, m]]
+            for c, e in enumerate(exps):
+                gx[n, c, m] = gy[n, m] * (1 if weight is None else weight[t]) * (e / math.fsum(exps) - (c == t))
+    return gx

@@ -1,0 +1,120 @@
+"""Which function computes an operation: chosen by the type of the arrays and, within that, by algorithm.
+
+    @kernel("conv2d", backend="numpy", algorithm="gemm")
+    def conv2d_gemm(x, w, geom): ...
+
+`run` takes the first algorithm, in order of registration, whose `supports` holds ("auto"). `using(conv2d="reference")`
+asks for one by name, strictly: a geometry that it does not support raises instead of falling back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from minifcn.array import Array, backend_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One registered function: arrays in, arrays out."""
+
+    op: str
+    backend: str
+    algorithm: str
+    function: Callable[..., Any]
+    supports: Callable[..., bool] | None  # of the operation's keyword arguments; None: always
+    limits: str  # what `supports` asks for, in words
+
+    def refuses(self, params: dict[str, Any]) -> bool:
+        return self.supports is not None and not self.supports(**params)
+
+
+_kernels: dict[tuple[str, str], dict[str, Kernel]] = {}
+_chosen: ContextVar[dict[str, str]] = ContextVar("minifcn_algorithms", default={})  # noqa: B039 (never mutated)
+
+
+def kernel(
+    op: str,
+    *,
+    backend: str,
+    algorithm: str,
+    supports: Callable[..., bool] | None = None,
+    limits: str = "",
+) -> Callable[[Function], Function]:
+    """Register the decorated function as an algorithm for `op` on `backend`."""
+
+    def register(function: Function) -> Function:
+        _kernels.setdefault((op, backend), {})[algorithm] = Kernel(op, backend, algorithm, function, supports, limits)
+        return function
+
+    return register
+
+
+def run(op: str, *arrays: Any, **params: Any) -> Any:
+    """Compute `op` on the arrays (None stands for an optional argument that was not given)."""
+    backend = backend_of(*(a for a in arrays if a is not None), op=op)
+    return _choose(op, backend, params).function(*arrays, **params)
+
+
+def _choose(op: str, backend: str, params: dict[str, Any]) -> Kernel:
+    candidates = _kernels.get((op, backend), {})
+    wanted = _chosen.get().get(op)
+    if wanted is not None:
+        if wanted not in candidates:
+            raise ValueError(f"{op}: no algorithm {wanted!r} for {backend}; there are {sorted(candidates)}")
+        if candidates[wanted].refuses(params):
+            raise ValueError(f"{op}: algorithm {wanted!r} does not support {params}; it needs {candidates[wanted].limits}")
+        return candidates[wanted]
+    for candidate in candidates.values():
+        if candidate.algorithm != REFERENCE and not candidate.refuses(params):
+            return candidate
+    raise NotImplementedError(f"{op}: no kernel for {backend} arrays supports {params}")
+
+
+@contextmanager
+def using(**algorithms: str) -> Iterator[None]:
+    """Within the block, compute each named operation by the named algorithm, e.g. using(conv2d="reference").
+
+    Raises ValueError for an operation that does not exist; an algorithm that does not exist or does not support the
+    geometry raises where it is used.
+    """
+    known = {op for op, _ in _kernels}
+    for op in algorithms:
+        if op not in known:
+            raise ValueError(f"using: no operation {op!r}; there are {sorted(known)}")
+    token = _chosen.set({**_chosen.get(), **algorithms})
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def algorithms(op: str | None = None, backend: str = "numpy") -> list[Kernel]:
+    """The registered kernels of one operation, or of all, on a backend, in the order in which auto tries them."""
+    return [k for (name, held), by in _kernels.items() if held == backend and op in (None, name) for k in by.values()]
+
+
+def explain(op: str, *arrays: Array, **params: Any) -> str:
+    """A table of the algorithms for this call: name, whether it is the one chosen, and if not, why."""
+    backend = backend_of(*arrays, op=op)
+    chosen = _choose(op, backend, params)
+    rows = [("algorithm", "chosen", "why")]
+    for k in algorithms(op, backend):
+        if k is chosen:
+            why = "asked for" if op in _chosen.get() else "first that supports it"
+        elif k.refuses(params):
+            why = f"needs {k.limits}"
+        elif k.algorithm == REFERENCE:
+            why = "slow by design: the definition"
+        else:
+            why = "tried later"
+        rows.append((k.algorithm, "yes" if k is chosen else "no", why))
+    width = max(len(r[0]) for r in rows)
+    return "\n".join(f"{a:<{width}}  {b:<6}  {c}" for a, b, c in rows)

@@ -1,0 +1,228 @@
+"""FCN-32s, FCN-16s and FCN-8s on any backbone (Long, Shelhamer & Darrell 2015, §4).
+
+A 1×1 convolution turns the deepest stage into class scores at 1/32 of the size. They are upsampled 2×, and the scores
+of the stage with that stride are added: what the deep layers recognise, with where the shallow ones saw it. FCN-16s
+does that once, FCN-8s twice, and the last upsampling goes to the image's size.
+
+Two maps may only be added where their cells mean the same place. CoordMap knows where that is, so every crop below is
+derived from the layers' parameters when the network is built; none is typed in. There are three ways to upsample by s:
+
+    upsampling   kernel   padding   the output's cells
+    "paper"      2s       0         reach beyond the image on all sides; crops 5, 9 and 31 for FCN-8s with padding 100
+    "same"       2s       s/2       s per cell; exact where stage cells lie in the middle of their s pixels (VGG)
+    "aligned"    2s − 1   s − 1     exact where stage cells lie on pixel 0, s, 2s … (ResNet: odd, centred kernels)
+
+"same" on a ResNet is what many people write, and half a cell off at each fusion; it is built here because it is asked
+for, and `FCN.misalignment` says so.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Protocol
+
+from minifcn import nn
+from minifcn.autograd import Tensor
+from minifcn.functional import crop
+from minifcn.geometry import CoordMap, Pair
+from minifcn.nn import init
+from minifcn.nn.module import Parameter
+
+FC_CHANNELS = 4096  # of VGG's fc6 and fc7
+UPSAMPLINGS = ("paper", "same", "aligned")
+
+
+class Backbone(Protocol):
+    """What FCN asks of a backbone: named stages at 1/2, 1/4, 1/8, 1/16 and 1/32, and where their cells lie."""
+
+    channels: dict[str, int]
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]: ...
+
+    def coord_maps(self) -> dict[str, CoordMap]: ...
+
+
+class FullyConnected(nn.Module):
+    """VGG's fc6 and fc7 as convolutions, 7×7 and 1×1, with dropout after each: pool5 → fc7.
+
+    padding 0 needs a 7×7 map at least (the paper's padding of 100 provides it); padding 3 keeps the size.
+    """
+
+    def __init__(self, c: int, channels: int, padding: int) -> None:
+        super().__init__()
+        self.fc6 = nn.Conv2d(c, channels, 7, padding=padding)
+        self.fc7 = nn.Conv2d(channels, channels, 1)
+        for conv in (self.fc6, self.fc7):
+            conv.weight = Parameter(init.kaiming_normal(conv.weight.shape))
+            conv.bias.data[...] = 0
+        self.relu, self.drop = nn.ReLU(), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,512,P,Q) → (N,4096,P′,Q′)."""
+        x = self.drop(self.relu(self.fc6(x)))
+        return self.drop(self.relu(self.fc7(x)))  # type: ignore[no-any-return]
+
+    def coord_map(self, before: CoordMap) -> CoordMap:
+        """Where fc7's cells lie."""
+        return self.fc7.coord_map(self.fc6.coord_map(before))
+
+
+class FCN(nn.Module):
+    """image (N,3,H,W), any size → class scores (N,classes,H,W).
+
+    Args:
+        backbone: gives the stages.
+        num_classes: classes.
+        stride: 32, 16 or 8: how fine the finest fused stage is.
+        upsampling: "paper", "same" or "aligned" (see above).
+        head: between the deepest stage and its score layer; None for nothing.
+        fixed_upsampling: keep the bilinear filters as they are (the paper's choice), or train them from there.
+        zero_scores: start with all scores 0 (the paper's choice), or with PyTorch's default weights.
+
+    Raises:
+        ValueError: a stride or upsampling that does not exist, or cells that no crop aligns ("paper" and "aligned").
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        stride: int,
+        upsampling: str,
+        head: FullyConnected | None = None,
+        fixed_upsampling: bool = True,
+        zero_scores: bool = True,
+    ) -> None:
+        super().__init__()
+        if stride not in (8, 16, 32):
+            raise ValueError(f"FCN: stride is {stride}; 8, 16 or 32 is needed")
+        if upsampling not in UPSAMPLINGS:
+            raise ValueError(f"FCN: upsampling is {upsampling!r}; one of {', '.join(UPSAMPLINGS)} is needed")
+        self.backbone = backbone
+        self.upsampling = upsampling
+        self.head = head
+        names = list(backbone.channels)
+        self.deepest = names[-1]
+        # the stages to fuse, from deep to shallow: 1/16 for 16s, then 1/8 for 8s
+        self.skips = [names[-2], names[-3]][: {32: 0, 16: 1, 8: 2}[stride]]
+
+        def score(channels: int) -> nn.Conv2d:
+            conv = nn.Conv2d(channels, num_classes, 1)
+            if zero_scores:
+                conv.weight.data[...], conv.bias.data[...] = 0, 0
+            return conv
+
+        def upsample(factor: int) -> nn.ConvTranspose2d:
+            kernel, padding = {
+                "paper": (2 * factor, 0),
+                "same": (2 * factor, factor // 2),
+                "aligned": (2 * factor - 1, factor - 1),
+            }[upsampling]
+            layer = nn.ConvTranspose2d(num_classes, num_classes, kernel, factor, padding, bias=False)
+            layer.weight = Parameter(init.bilinear(layer.weight.shape), requires_grad=not fixed_upsampling)
+            return layer
+
+        deep_channels = backbone.channels[self.deepest] if head is None else head.fc7.out_channels
+        self.score_fr = score(deep_channels)
+        for k, name in enumerate(self.skips):
+            setattr(self, f"score_{name}", score(backbone.channels[name]))
+            setattr(self, self._upscore(k), upsample(2))
+        self.last = f"upscore{stride}"
+        setattr(self, self.last, upsample(stride))
+        self._align()
+
+    def _upscore(self, k: int) -> str:
+        """The layer before fusion k: upscore2, then upscore_<stage that it starts from>, as the authors name them."""
+        return "upscore2" if k == 0 else f"upscore_{self.skips[k - 1]}"
+
+    def _align(self) -> None:
+        """Derive every crop. `offsets[stage]` is the cell of that stage's scores on which cell 0 of the upsampled map
+        lies, and `offsets["image"]` the cell of the last map on which pixel 0 lies."""
+        maps = self.backbone.coord_maps()
+        deep = maps[self.deepest] if self.head is None else self.head.coord_map(maps[self.deepest])
+        self.offsets: dict[str, tuple[Fraction, Fraction]] = {}
+        for k, name in enumerate(self.skips):
+            deep = getattr(self, self._upscore(k)).coord_map(deep)
+            self.offsets[name] = maps[name].crop_onto(deep)
+            start = self._start(name)
+            deep = deep.then_crop((max(-start[0], 0), max(-start[1], 0)))
+        self.offsets["image"] = getattr(self, self.last).coord_map(deep).crop_onto(CoordMap())
+        if self.upsampling != "same" and self.misalignment:
+            raise ValueError(f"FCN: no crop aligns {self.misalignment} for upsampling={self.upsampling!r}")
+
+    @property
+    def misalignment(self) -> dict[str, tuple[Fraction, Fraction]]:
+        """The fusions whose maps no crop lays onto each other, and by how many cells (height, width) they are off."""
+        return {name: offset for name, offset in self.offsets.items() if any(o.denominator != 1 for o in offset)}
+
+    def _start(self, name: str) -> Pair:
+        """The crop in whole cells; towards 0 where the maps are off by a fraction."""
+        height, width = self.offsets[name]
+        return int(height), int(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,3,H,W) → (N,classes,H,W)."""
+        stages = self.backbone(x)
+        deep = stages[self.deepest]
+        if self.head is not None:
+            deep = self.head(deep)
+        fused: Tensor = self.score_fr(deep)  # 1/32
+        for k, name in enumerate(self.skips):
+            skip = getattr(self, f"score_{name}")(stages[name])  # 1/16, then 1/8
+            fused = self._fuse(self._upsample(self._upscore(k), fused, _hw(skip)), skip, self._start(name))
+        image_hw = _hw(x)
+        up = self._upsample(self.last, fused, image_hw)
+        start = self._start("image") if self.upsampling == "paper" else (0, 0)
+        return crop(up, start, image_hw)
+
+    def _upsample(self, layer: str, x: Tensor, wanted: Pair) -> Tensor:
+        """An odd kernel reaches every size by its output_padding; the even ones are cropped afterwards."""
+        up: Tensor = getattr(self, layer)(x, output_size=wanted if self.upsampling == "aligned" else None)
+        return up
+
+    def _fuse(self, up: Tensor, skip: Tensor, offset: Pair) -> Tensor:
+        """The sum over the region that both maps cover; `offset` is the cell of skip under cell 0 of up."""
+        starts = [(max(o, 0), max(-o, 0)) for o in offset]  # (of skip, of up), per axis
+        size = [
+            min(s - a, u - b) for s, u, (a, b) in zip(_hw(skip), _hw(up), starts, strict=True)
+        ]
+        skip = crop(skip, (starts[0][0], starts[1][0]), (size[0], size[1]))
+        return crop(up, (starts[0][1], starts[1][1]), (size[0], size[1])) + skip
+
+
+def _hw(x: Tensor) -> Pair:
+    return x.shape[2], x.shape[3]
+
+
+class FCN16sDecoder(nn.Module):
+    """image (N,3,H,W), any size → class scores (N,classes,H,W): the first article's network.
+
+    Five learned 3×3 transposed convolutions of stride 2, each followed by ReLU and batch norm, lead from 1/32 back to
+    the image's size; the 1/16 stage is added after the first. Each is told the size of the stage that it must reach
+    (output_size), which is what makes every image size work. Its kernel does not divide by its stride, so neighbouring
+    pixels get 1, 2 or 4 contributions: the network has to learn that checkerboard away.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        *shallower, deepest = backbone.channels.values()
+        widths = [shallower[-1], *reversed(shallower[:-1]), max(shallower[0] // 2, 1)]  # 512, 256, 128, 64, 32 on VGG
+        c = deepest
+        for k, o in enumerate(widths, start=1):
+            setattr(self, f"deconv{k}", nn.ConvTranspose2d(c, o, 3, stride=2, padding=1))
+            setattr(self, f"bn{k}", nn.BatchNorm2d(o))
+            c = o
+        self.relu = nn.ReLU()
+        self.classifier = nn.Conv2d(c, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,3,H,W) → (N,classes,H,W)."""
+        *shallower, score = self.backbone(x).values()
+        sizes = [_hw(stage) for stage in reversed(shallower)] + [_hw(x)]
+        for k, size in enumerate(sizes, start=1):
+            score = self.relu(getattr(self, f"deconv{k}")(score, output_size=size))
+            if k == 1:
+                score = score + shallower[-1]
+            score = getattr(self, f"bn{k}")(score)
+        return self.classifier(score)  # type: ignore[no-any-return]

@@ -1,0 +1,119 @@
+"""ResNet-18/34/50/101 as backbones: a stem and four layers of residual blocks (He et al. 2016, table 1).
+
+Parameters have torchvision's names (conv1.weight, layer1.0.bn1.bias …), so its weights fit; like torchvision's, the
+bottleneck's stride is in its 3×3 convolution.
+"""
+
+from __future__ import annotations
+
+from minifcn import nn
+from minifcn.autograd import Tensor
+from minifcn.geometry import CoordMap
+from minifcn.nn import init
+from minifcn.nn.module import Parameter
+
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+BOTTLENECK = ("resnet50", "resnet101")
+
+
+def _conv(c: int, o: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias (the batch norm after it has one), with the padding that keeps cell 0 in place."""
+    conv = nn.Conv2d(c, o, kernel, stride, padding=kernel // 2, bias=False)
+    conv.weight = Parameter(init.kaiming_normal(conv.weight.shape, mode="fan_out"))
+    return conv
+
+
+class _Block(nn.Module):
+    """relu(x + residual(x)); where sizes or channels change, x goes through a 1×1 convolution first."""
+
+    def __init__(self, c: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.downsample: nn.Module | None = None
+        if stride != 1 or c != o:
+            self.downsample = nn.Sequential(_conv(c, o, 1, stride), nn.BatchNorm2d(o))
+
+    def residual(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) → (N,O,⌈H/stride⌉,⌈W/stride⌉)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.residual(x) + shortcut)  # type: ignore[no-any-return]
+
+
+class BasicBlock(_Block):
+    """Two 3×3 convolutions."""
+
+    expansion = 1
+
+    def __init__(self, c: int, inner: int, stride: int) -> None:
+        super().__init__(c, inner, stride)
+        self.conv1, self.bn1 = _conv(c, inner, 3, stride), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = _conv(inner, inner, 3), nn.BatchNorm2d(inner)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
+
+
+class Bottleneck(_Block):
+    """1×1 down, 3×3, 1×1 up to four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, c: int, inner: int, stride: int) -> None:
+        o = inner * self.expansion
+        super().__init__(c, o, stride)
+        self.conv1, self.bn1 = _conv(c, inner, 1), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = _conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = _conv(inner, o, 1), nn.BatchNorm2d(o)
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
+
+
+class ResNet(nn.Module):
+    """image (N,3,H,W) → {"stem": 1/2, "layer1": 1/4, "layer2": 1/8, "layer3": 1/16, "layer4": 1/32 of the size}.
+
+    Args:
+        name: one of BLOCKS.
+        width: multiplies every channel count.
+    """
+
+    def __init__(self, name: str, width: float = 1.0) -> None:
+        super().__init__()
+        block: type[BasicBlock | Bottleneck] = Bottleneck if name in BOTTLENECK else BasicBlock
+        c = max(round(64 * width), 1)
+        self.conv1, self.bn1, self.relu = _conv(3, c, 7, stride=2), nn.BatchNorm2d(c), nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.channels = {"stem": c}
+        for k, depth in enumerate(BLOCKS[name]):
+            inner = max(round(64 * 2**k * width), 1)
+            blocks = []
+            for n in range(depth):
+                blocks.append(block(c, inner, stride=2 if n == 0 and k > 0 else 1))
+                c = inner * block.expansion
+            setattr(self, f"layer{k + 1}", nn.Sequential(*blocks))
+            self.channels[f"layer{k + 1}"] = c
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """The stages, in order."""
+        stages = {"stem": self.relu(self.bn1(self.conv1(x)))}
+        x = self.maxpool(stages["stem"])
+        for name in list(self.channels)[1:]:
+            x = stages[name] = getattr(self, name)(x)
+        return stages
+
+    def coord_maps(self) -> dict[str, CoordMap]:
+        """Where each stage's cells lie in the image, along the residual branches (the shortcuts agree)."""
+        at = self.conv1.coord_map(CoordMap())
+        maps = {"stem": at}
+        at = self.maxpool.coord_map(at)
+        for name in list(self.channels)[1:]:
+            for block in getattr(self, name):
+                for _, conv in sorted(block._modules.items()):
+                    at = conv.coord_map(at) if isinstance(conv, nn.Conv2d) else at
+            maps[name] = at
+        return maps

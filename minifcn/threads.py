@@ -1,0 +1,122 @@
+"""The CPU worker pool that kernels share.
+
+NumPy and BLAS release the interpreter's lock, so plain threads use every core. While workers run, BLAS itself is held
+to one thread: then copies and element-wise work run in parallel too, and not only the matrix products.
+
+A kernel cuts its work into tasks whose boundaries never depend on the number of threads, and each task writes its own
+part of the result. So results are bit-identical for every thread count.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+Task = TypeVar("Task")
+
+_lock = threading.Lock()
+_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_pool: ThreadPoolExecutor | None = None
+_blas: Any = None  # threadpoolctl's controller: finding the libraries is slow, so it is kept
+_blas_users = 0
+_blas_limit: Any = None
+_local = threading.local()
+
+
+def set_num_threads(count: int) -> None:
+    """Use `count` ≥ 1 threads in kernels from now on. Results do not depend on it.
+
+    Raises ValueError below 1.
+    """
+    global _count, _pool
+    if count < 1:
+        raise ValueError(f"set_num_threads: count is {count}; at least 1 is needed")
+    with _lock:
+        _count, _pool = count, None
+
+
+def get_num_threads() -> int:
+    """The number of threads that kernels use; at first, the cores that this process may run on."""
+    return _count
+
+
+def parallel(work: Callable[[Task], object], tasks: Iterable[Task]) -> None:
+    """Call work(task) for every task, on all threads; returns when all are done, or raises what one of them raised."""
+    tasks = list(tasks)
+    if len(tasks) <= 1 or getattr(_local, "inside", False):  # a kernel called from a worker runs its tasks itself
+        for task in tasks:
+            work(task)
+        return
+    with _one_blas_thread():
+        if _count == 1:
+            for task in tasks:
+                work(task)
+        else:
+            for _ in _workers().map(lambda task: _run(work, task), tasks):
+                pass
+
+
+def _run(work: Callable[[Task], object], task: Task) -> None:
+    _local.inside = True
+    try:
+        work(task)
+    finally:
+        _local.inside = False
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_count, thread_name_prefix="minifcn")
+        return _pool
+
+
+def _forget_pool() -> None:
+    """A forked child has the pool object but none of its threads."""
+    global _pool, _lock, _blas_users, _blas_limit
+    _pool, _lock, _blas_users, _blas_limit = None, threading.Lock(), 0, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """BLAS on one thread while anybody is inside; the first one in sets the limit, the last one out lifts it."""
+    global _blas, _blas_users, _blas_limit
+    with _lock:
+        if _blas is None:
+            from threadpoolctl import ThreadpoolController
+
+            _blas = ThreadpoolController()
+        if _blas_users == 0:
+            _blas_limit = _blas.limit(limits=1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if _blas_users == 0 and _blas_limit is not None:
+                _blas_limit.restore_original_limits()
+                _blas_limit = None
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An uninitialised array of this thread, reused by the next call with the same name: fresh memory costs a page
+    fault per 4 KiB, which would take about as long as filling it. Its contents last until that next call.
+    """
+    buffers: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    buffer = buffers.get(name)
+    if buffer is None or buffer.nbytes < size:
+        buffer = buffers[name] = np.empty(size, np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)

@@ -1,0 +1,249 @@
+"""Files of a training run: weights that stand alone, and checkpoints from which training goes on exactly.
+
+Both are safetensors files (no pickle: loading one runs no code), each written atomically:
+
+    weights      one tensor per state_dict entry, under its own name
+    checkpoint   `model.<entry>`, and `optimizer.<parameter index>.<name>` for the optimizer's arrays
+
+What is not an array is JSON in the file's metadata, and Python's JSON returns every float to the bit. The metadata
+also hold a ModelCard, so a weights file alone is enough to build the network, name its classes and paint its output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minifcn import models
+from minifcn.nn import Module
+from minifcn.optim import Optimizer, Schedule
+from minifcn.training.files import replacing
+
+BEST = "best.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+_FORMAT = "minifcn"
+_WEIGHTS, _CHECKPOINT = "weights 1", "checkpoint 1"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Which network a file belongs to, and what its classes are.
+
+    Args:
+        model: a name of `minifcn.models.available()`.
+        num_classes: K.
+        options: further arguments of `minifcn.models.create`, as JSON can hold them.
+        classes: K names, or none.
+        palette: K colours (red, green, blue), 0…255, or none.
+    """
+
+    model: str
+    num_classes: int
+    options: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+    def create(self, seed: int = 0) -> Module:
+        """The network, freshly initialised by `seed`."""
+        return models.create(self.model, num_classes=self.num_classes, seed=seed, **self.options)
+
+    def describe(self) -> str:
+        """The network in a few words.
+
+        >>> ModelCard("fcn8s_resnet18", 7, {"width": 0.25}).describe()
+        'fcn8s_resnet18 (width 0.25, 7 classes)'
+        """
+        settings = [f"{key} {value}" for key, value in self.options.items()] + [f"{self.num_classes} classes"]
+        return f"{self.model} ({', '.join(settings)})"
+
+    def same_network(self, other: ModelCard) -> bool:
+        """Whether weights of the one fit the other; the names of the classes do not matter."""
+        return (self.model, self.num_classes, self.options) == (other.model, other.num_classes, other.options)
+
+
+def save_weights(path: str | os.PathLike[str], module: Module, card: ModelCard) -> None:
+    """Write the weights and buffers of a network to a safetensors file, atomically.
+
+    Args:
+        path: the file; an older one is replaced when the new one is complete.
+        module: the network.
+        card: what it is.
+    """
+    _write(path, _state(module), {_FORMAT: _WEIGHTS, "card": json.dumps(asdict(card))})
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[Arrays, ModelCard]:
+    """(state_dict, card) of a weights file or of a checkpoint's network.
+
+    Args:
+        path: a file that `save_weights` or `save_checkpoint` wrote, or a run's folder: its best weights.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a file that is damaged or that neither of the two wrote.
+    """
+    file = find_weights(path)
+    arrays, metadata = _read(file, "load_weights")
+    card = _card(file, metadata, "load_weights")
+    if metadata[_FORMAT] == _CHECKPOINT:
+        arrays = _part(arrays, "model.")
+    return arrays, card
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Module, ModelCard]:
+    """The network of a weights file, checkpoint or run folder, in evaluation mode, with its card.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`.
+    """
+    arrays, card = load_weights(path)
+    module = card.create()
+    module.load_state_dict(arrays)
+    module.eval()
+    return module, card
+
+
+def find_weights(path: str | os.PathLike[str]) -> Path:
+    """The weights file that a path means: itself, or the best weights of a run's folder.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / BEST
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"load_weights: {path} holds no {BEST}; a folder of `minifcn train` has one after its first epoch"
+            )
+    if not file.is_file():
+        raise FileNotFoundError(f"load_weights: there is no file {path}; a run's folder or a weights file is needed")
+    return file
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    module: Module,
+    card: ModelCard,
+    optimizer: Optimizer,
+    schedule: Schedule | None = None,
+    progress: Mapping[str, Any] | None = None,
+) -> None:
+    """Write everything that training needs to go on exactly to one safetensors file, atomically.
+
+    Args:
+        path: the file; an older one is replaced when the new one is complete.
+        module: the network: weights and buffers.
+        card: what it is.
+        optimizer: its state is kept to the bit.
+        schedule: the learning rate's schedule, where there is one.
+        progress: epoch, step, best score, random state …: whatever JSON can hold.
+    """
+    arrays = {f"model.{key}": value for key, value in _state(module).items()}
+    state = optimizer.state_dict()
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        numbers[str(index)] = {}
+        for name, value in entries.items():
+            if isinstance(value, int | float | None):
+                numbers[str(index)][name] = value
+            else:
+                arrays[f"optimizer.{index}.{name}"] = np.asarray(value, order="C")
+    scalars = {
+        "optimizer": {"state": numbers, "param_groups": state["param_groups"]},
+        "schedule": None if schedule is None else schedule.state_dict(),
+        "progress": dict(progress or {}),
+    }
+    metadata = {_FORMAT: _CHECKPOINT, "card": json.dumps(asdict(card)), "scalars": json.dumps(scalars)}
+    _write(path, arrays, metadata)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    module: Module,
+    card: ModelCard,
+    optimizer: Optimizer,
+    schedule: Schedule | None = None,
+) -> dict[str, Any]:
+    """Put a checkpoint's state into a network, optimizer and schedule; returns its `progress`.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        module: a network like the one that was saved.
+        card: what it is.
+        optimizer: an optimizer over the same parameters.
+        schedule: a schedule like the one that was saved, if one was.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a file that is damaged, no checkpoint, or of another network.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"load_checkpoint: there is no file {path}; a run's {CHECKPOINT} is needed")
+    arrays, metadata = _read(file, "load_checkpoint")
+    saved = _card(file, metadata, "load_checkpoint")
+    if metadata[_FORMAT] != _CHECKPOINT:
+        raise ValueError(f"load_checkpoint: {path} holds weights only; a run's {CHECKPOINT} is needed")
+    if not saved.same_network(card):
+        raise ValueError(
+            f"load_checkpoint: {path} is a checkpoint of another model, {saved.describe()}, not of {card.describe()}; "
+            "resume with the model that it was trained with"
+        )
+    scalars = json.loads(metadata["scalars"])
+    state: dict[int, dict[str, Any]] = {int(i): dict(entry) for i, entry in scalars["optimizer"]["state"].items()}
+    for key, value in _part(arrays, "optimizer.").items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    module.load_state_dict(_part(arrays, "model."))
+    optimizer.load_state_dict({"state": state, "param_groups": scalars["optimizer"]["param_groups"]})
+    if schedule is not None and scalars["schedule"] is not None:
+        schedule.load_state_dict(scalars["schedule"])
+    progress: dict[str, Any] = scalars["progress"]
+    return progress
+
+
+def _state(module: Module) -> Arrays:
+    # order="C": safetensors writes an array's memory as it lies (ascontiguousarray would make a scalar (1,))
+    return {key: np.asarray(value, order="C") for key, value in module.state_dict().items()}
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _write(path: str | os.PathLike[str], arrays: Arrays, metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    with replacing(path) as draft:
+        save_file(arrays, draft, metadata)
+
+
+def _read(path: Path, op: str) -> tuple[Arrays, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            # a copy each: what the library returns may be read-only or look into the file, which a later save replaces
+            return {key: np.array(file.get_tensor(key)) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{op}: {path} is no complete safetensors file ({error}); it may be truncated or of another format"
+        ) from error
+
+
+def _card(path: Path, metadata: dict[str, str], op: str) -> ModelCard:
+    if metadata.get(_FORMAT) not in (_WEIGHTS, _CHECKPOINT):
+        raise ValueError(f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed")
+    entries = json.loads(metadata["card"])
+    classes, palette = tuple(entries["classes"]), tuple((r, g, b) for r, g, b in entries["palette"])
+    return ModelCard(entries["model"], entries["num_classes"], entries["options"], classes, palette)

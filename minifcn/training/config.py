@@ -1,0 +1,188 @@
+"""Everything that decides what a training run computes: written once here, read by the trainer and the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "360x480", or from one number for a square.
+
+    Raises:
+        ValueError: for anything else.
+
+    >>> parse_size("360x480"), parse_size("128")
+    ((360, 480), (128, 128))
+    """
+    numbers = text.lower().replace("×", "x").split("x")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
+        raise ValueError(f"size is {text!r}; HEIGHTxWIDTH in pixels is needed, for example 360x480")
+    return int(numbers[0]), int(numbers[-1])
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """(least, most) from "0.75,1.5".
+
+    Raises:
+        ValueError: for anything else.
+
+    >>> parse_range("0.75,1.5")
+    (0.75, 1.5)
+    """
+    try:
+        least, most = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"range is {text!r}; LEAST,MOST is needed, for example 0.75,1.5") from error
+    return least, most
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names from "sky, road".
+
+    Raises:
+        ValueError: for a name that is empty.
+
+    >>> parse_names("sky, road")
+    ('sky', 'road')
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(f"names are {text!r}; NAME,NAME,… is needed, none of them empty")
+    return names
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field with what the command line says about it; `parse` reads its text, `choices` are its only values."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run's configuration. Two runs with equal configurations compute the same numbers.
+
+    The defaults train a small FCN-8s on the package's own scenes in a few minutes on two cores.
+
+    Raises:
+        ValueError: for a value out of its range.
+
+    >>> config = TrainConfig(epochs=3)
+    >>> TrainConfig.from_json(config.to_json()) == config
+    True
+    """
+
+    model: str = _option("fcn8s_resnet18", "network, one of `minifcn info`")
+    width: float = _option(0.25, "channels of the network, as a part of the full number")
+    data: str = _option("shapes", "data set: shapes, camvid:DIR, voc:DIR or folder:IMAGES:MASKS")
+    size: tuple[int, int] = _option((128, 128), "size of a shapes scene in pixels", parse=parse_size, metavar="HxW")
+    scenes: int = _option(400, "number of training scenes that shapes makes")
+    val_scenes: int = _option(64, "number of validation scenes that shapes makes")
+    classes: tuple[str, ...] | None = _option(
+        None, "names of the classes of a folder data set", parse=parse_names, metavar="NAME,NAME,…"
+    )
+    crop: tuple[int, int] | None = _option(None, "train on random crops of this size", parse=parse_size, metavar="HxW")
+    scale: tuple[float, float] | None = _option(
+        None, "scale training images by a random factor", parse=parse_range, metavar="LEAST,MOST"
+    )
+    flip: bool = _option(True, "mirror every other training image")
+    epochs: int = _option(12, "passes over the training images")
+    batch_size: int = _option(8, "images in a step")
+    optimizer: str = _option("adam", "how weights are updated", choices=("sgd", "adam"))
+    lr: float = _option(2e-3, "learning rate of the first step")
+    momentum: float = _option(0.9, "momentum of sgd")
+    weight_decay: float = _option(1e-4, "weight decay")
+    paper_bias: bool = _option(False, "the paper's rule for biases: twice the learning rate and no decay")
+    schedule: str = _option("poly", "how the learning rate falls", choices=("poly", "step", "constant"))
+    power: float = _option(0.9, "exponent of the poly schedule")
+    step_epochs: int = _option(10, "epochs between the drops of the step schedule")
+    gamma: float = _option(0.1, "factor of a drop of the step schedule")
+    class_weights: str = _option("none", "weights of the classes in the loss", choices=("none", "median"))
+    seed: int = _option(0, "seed of weights, data order, augmentation and dropout")
+    workers: int = _option(1, "threads that load images ahead")
+    device: str = _option("cpu", "where to compute", choices=("cpu", "cuda", "auto"))
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            kind = type(entry.default)
+            if kind in (bool, int, float, str):
+                value = getattr(self, entry.name)
+                fine = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
+                    kind is bool
+                )
+                self._check(entry.name, fine, f"{kind.__name__} is needed")
+        for name in ("scenes", "val_scenes", "epochs", "batch_size", "step_epochs", "workers"):
+            self._check(name, getattr(self, name) >= 1, "at least 1 is needed")
+        for name in ("width", "lr", "power", "gamma"):
+            value = getattr(self, name)
+            self._check(name, math.isfinite(value) and value > 0, "a number above 0 is needed")
+        self._check("momentum", 0 <= self.momentum < 1, "0 or more and below 1 is needed")
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more is needed")
+        self._check("seed", self.seed >= 0, "0 or more is needed")
+        for name in ("size", "crop"):
+            value = getattr(self, name)
+            self._check(name, value is None or (len(value) == 2 and min(value) >= 1), "(height, width) is needed")
+        if self.scale is not None:
+            self._check("scale", 0 < self.scale[0] <= self.scale[1] < math.inf, "0 < least ≤ most is needed")
+        self._check(
+            "classes", self.classes is None or self.kind == "folder", "camvid, voc and shapes have names of their own"
+        )
+        for entry in fields(self):
+            choices = entry.metadata.get("choices")
+            if choices:
+                self._check(entry.name, getattr(self, entry.name) in choices, f"one of {', '.join(choices)} is needed")
+
+    def _check(self, name: str, fine: bool, need: str) -> None:
+        if not fine:
+            raise ValueError(f"TrainConfig: {name} is {getattr(self, name)!r}; {need}")
+
+    @property
+    def kind(self) -> str:
+        """The kind of data: shapes, camvid, voc or folder."""
+        return self.data.partition(":")[0]
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What `minifcn.models.create` needs to know beside the number of classes."""
+        return {"width": self.width}
+
+    def data_options(self, split: str) -> dict[str, Any]:
+        """What `minifcn.data.open_dataset` needs to know for a split, beside `data`."""
+        if self.kind == "shapes":
+            return {"size": self.size, "count": self.scenes if split == "train" else self.val_scenes}
+        return {} if self.classes is None else {"classes": self.classes}
+
+    def to_json(self) -> str:
+        """The configuration as JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The configuration that `to_json` wrote; entries that it lacks have their defaults.
+
+        Raises:
+            ValueError: for text that is no JSON object, or has entries that are not known.
+        """
+        try:
+            entries = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"TrainConfig: the text is not JSON ({error}); a run's config.json is needed") from error
+        if not isinstance(entries, dict):
+            raise ValueError(f"TrainConfig: the text holds {type(entries).__name__}; a JSON object is needed")
+        return cls.from_dict(entries)
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Self:
+        """The configuration of these entries by name; the others have their defaults.
+
+        Raises:
+            ValueError: for entries that are not known.
+        """
+        unknown = sorted(set(entries) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"TrainConfig: unknown entries {', '.join(unknown)}; another version may have written them"
+            )
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})

@@ -1,0 +1,110 @@
+"""A trained network at work: the classes of one image, and the score on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import minifcn.functional as F
+from minifcn.array import gpu_status
+from minifcn.autograd import Tensor, no_grad
+from minifcn.data import IGNORE, Dataset, Loader, normalize
+from minifcn.kernels.registry import algorithms
+from minifcn.nn import Module
+from minifcn.training.metrics import ConfusionMatrix
+
+
+def choose_device(name: str) -> str:
+    """The device to compute on: "cpu" or "cuda"; "auto" is a GPU where one can be used.
+
+    Raises:
+        ValueError: for "cuda" where no GPU can be used, with the reason, or for another name.
+    """
+    if name not in ("cpu", "cuda", "auto"):
+        raise ValueError(f"device is {name!r}; one of cpu, cuda, auto is needed")
+    if name == "cpu":
+        return name
+    usable, reason = gpu_status() if algorithms("conv2d", "cupy") else (False, "this version has no kernels for one")
+    if usable:
+        return "cuda"
+    if name == "auto":
+        return "cpu"
+    raise ValueError(f"device is cuda, but no GPU can be used: {reason}; --device cpu works everywhere")
+
+
+def predict(module: Module, image: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.uint8]:
+    """The most probable class of every pixel: uint8 (H, W, 3) → uint8 (H, W), at the image's own size.
+
+    Args:
+        module: a network with at most 255 classes; used in evaluation mode, and put back into its own.
+        image: red, green, blue, 0…255, of any size.
+        device: where the network is.
+
+    Raises:
+        ValueError, TypeError: for an image of another shape or type.
+    """
+    with _evaluating(module), no_grad():
+        return _classes(module(Tensor(normalize(image)[None]).to(device)))[0].astype(np.uint8)
+
+
+def evaluate(
+    module: Module,
+    dataset: Dataset,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    title: str = "validation",
+    after_image: Callable[[], None] = lambda: None,
+) -> tuple[ConfusionMatrix, float]:
+    """(matrix, loss) of a network on a data set: the metrics, and the mean cross-entropy of all valid pixels.
+
+    Images are taken one by one, each at its own size: nothing is padded to fit a batch, so the order of the images and
+    their neighbours change nothing.
+
+    Args:
+        module: a network; used in evaluation mode, and put back into its own.
+        dataset: what to score it on; not empty.
+        device: where the network is.
+        workers: threads that load images ahead.
+        title: what the progress bar says.
+        after_image: called after every image; what it raises ends the evaluation.
+
+    Raises:
+        ValueError: for an empty data set, or another number of classes.
+    """
+    loader = Loader(dataset, batch_size=1, shuffle=False, workers=workers)
+    matrix = ConfusionMatrix(dataset.num_classes)
+    total = 0.0
+    with _evaluating(module), no_grad(), tqdm(total=len(loader), desc=title, disable=None, leave=False) as bar:
+        for images, labels, _ in loader.epoch(0):
+            scores = module(Tensor(images).to(device))
+            if scores.shape[1] != dataset.num_classes:
+                raise ValueError(
+                    f"evaluate: the network has {scores.shape[1]} classes and the data {dataset.num_classes}; "
+                    "data with the classes that it was trained on are needed"
+                )
+            matrix.update(labels, _classes(scores))
+            total += float(F.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="sum").item())
+            bar.update()
+            after_image()
+    valid = int(matrix.counts.sum())
+    return matrix, total / valid if valid else float("nan")
+
+
+def _classes(scores: Tensor) -> NDArray[np.int64]:
+    """(N, K, H, W) → (N, H, W)"""
+    return np.argmax(scores.cpu().numpy(), axis=1)
+
+
+@contextmanager
+def _evaluating(module: Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

@@ -1,0 +1,453 @@
+"""The training loop, and the folder in which a run keeps everything it did.
+
+    config.json              the configuration
+    metrics.jsonl            one line per epoch
+    checkpoint.safetensors   everything that is needed to go on exactly
+    best.safetensors         the weights with the best validation mean IU
+    learning_curve.png, overlays.png
+
+A run that was stopped and resumed equals one that was not, to the bit: the order and augmentation of the data are
+functions of the seed and the epoch's number, and all other state is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import minifcn.functional as F
+from minifcn import optim, random
+from minifcn.autograd import Tensor
+from minifcn.data import IGNORE, Augment, Batch, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.nn import Module
+from minifcn.training.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    Arrays,
+    ModelCard,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+    save_weights,
+)
+from minifcn.training.config import TrainConfig
+from minifcn.training.files import replacing
+from minifcn.training.inference import choose_device, evaluate, predict
+from minifcn.training.interrupt import polite_interrupt
+from minifcn.training.pictures import learning_curve, overlay_sheet
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+_MAY_CHANGE = ("epochs", "workers", "device")  # on resuming; everything else would make it another run
+_SHEET_ROWS = 6
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run came to.
+
+    Args:
+        folder: the run's folder.
+        mean_iu: the best validation mean IU; nan if the validation images have no valid pixel.
+        epoch: the epoch of the best weights, counted from 1.
+        records: the lines of metrics.jsonl.
+    """
+
+    folder: Path
+    mean_iu: float
+    epoch: int
+    records: tuple[Record, ...]
+
+
+def train(
+    config: TrainConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> TrainResult:
+    """Train a network and keep everything in a folder; the command `minifcn train`.
+
+    Args:
+        config: what to compute; the defaults where it is None, or on resuming the run's own configuration.
+        out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
+        resume: go on with the run in `out` from where it stopped.
+        say: is given each line of the report.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
+        FloatingPointError: where the loss is no longer a number.
+        KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+    """
+    if not resume:
+        return Trainer(config or TrainConfig(), out, say=say).fit()
+    if out is None:
+        raise ValueError("train: a run to resume is needed; give its folder")
+    return Trainer.resume(out, config, say=say).fit()
+
+
+def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        FileNotFoundError: where the folder holds no run.
+        ValueError: for a configuration that cannot be read.
+    """
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        raise FileNotFoundError(f"train: {folder} holds no run (no {CONFIG}); the folder of a run is needed")
+    return TrainConfig.from_json(file.read_text(encoding="utf-8", errors="replace"))
+
+
+class Trainer:
+    """One training run: network, optimizer, data and folder.
+
+    Args:
+        config: what to compute.
+        out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
+        say: is given each line of the report.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        if out is not None:
+            _check_new(Path(out))
+        self._build(config, say)
+        # only now, so that a mistake in the configuration leaves no empty folder behind
+        self.folder = _next_folder(config.model) if out is None else Path(out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_config()
+
+    @classmethod
+    def resume(
+        cls,
+        folder: str | os.PathLike[str],
+        config: TrainConfig | None = None,
+        *,
+        say: Callable[[str], None] = print,
+    ) -> Trainer:
+        """The run in a folder, at the point where it stopped.
+
+        Args:
+            folder: the run's folder.
+            config: None, or the run's own configuration with other epochs, workers or device.
+            say: is given each line of the report.
+
+        Raises:
+            FileNotFoundError: where the folder holds no run.
+            ValueError: for a configuration of another run, or a checkpoint that is damaged or of another model.
+        """
+        stored = read_config(folder)
+        config = stored if config is None else config
+        for name, value in asdict(stored).items():
+            if name not in _MAY_CHANGE and getattr(config, name) != value:
+                raise ValueError(
+                    f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
+                    f"only {', '.join(_MAY_CHANGE)} can change on resuming, other changes need a new run"
+                )
+        self = cls.__new__(cls)
+        self._build(config, say)
+        self.folder = Path(folder)
+        checkpoint = self.folder / CHECKPOINT
+        if checkpoint.is_file():
+            self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
+        if config != stored:
+            self._write_config()
+        self._read_metrics()
+        return self
+
+    def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
+        self.config, self.say = config, say
+        self.device = choose_device(config.device)
+        self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
+        self.val_set = open_dataset(config.data, "val", **config.data_options("val"))
+        self.card = _card(config, self.train_set)
+        if self.val_set.num_classes != self.card.num_classes:
+            raise ValueError(
+                f"train: {config.data} has {self.card.num_classes} classes in train and {self.val_set.num_classes} "
+                "in val; the same classes are needed"
+            )
+        augment = Augment(scale=config.scale, crop=config.crop, flip=config.flip)
+        self.loader = Loader(
+            self.train_set,
+            config.batch_size,
+            shuffle=True,
+            augment=augment,
+            seed=config.seed,
+            workers=config.workers,
+            # a rest of one image would give batch normalisation very different statistics
+            drop_last=len(self.train_set) >= config.batch_size,
+        )
+        self.module = self.card.create(config.seed)
+        self.module.to(self.device)
+        self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
+        self.class_weights = (
+            Tensor(median_frequency_weights(self.train_set)).to(self.device)
+            if config.class_weights == "median"
+            else None
+        )
+        # the trainer has a random state of its own, and puts the caller's back when it is done
+        outer = random.get_state()
+        random.manual_seed(config.seed)
+        self._random = random.get_state()
+        random.set_state(outer)
+        self.epoch = 0  # epochs that are complete
+        self.step = 0  # steps that are complete in the next one
+        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.best_iu, self.best_epoch = -math.inf, 0
+        self.records: list[Record] = []
+        self._before_step: tuple[Arrays, dict[str, Any]] | None = None  # where no step is under way
+        self._weights_whole = True
+
+    def fit(self) -> TrainResult:
+        """Train up to the configured number of epochs, then make the pictures.
+
+        Raises:
+            FloatingPointError: where the loss is no longer a number.
+            KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+        """
+        self.say(self._introduction())
+        outer = random.get_state()
+        random.set_state(self._random)
+        try:
+            with polite_interrupt() as check:
+                while self.epoch < self.config.epochs:
+                    self._train_epoch(check)
+                    self._finish_epoch(check)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(self._stop()) from error
+        finally:
+            self._random = random.get_state()
+            random.set_state(outer)
+        self._make_pictures()
+        return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
+
+    def _train_epoch(self, check: Callable[[], None]) -> None:
+        self.module.train()
+        started = time.perf_counter() - self.seconds
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
+            for batch in self.loader.epoch(self.epoch, start=self.step):
+                self._train_step(batch)
+                self.seconds = time.perf_counter() - started
+                bar.update()
+                bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
+                check()
+
+    def _train_step(self, batch: Batch) -> None:
+        """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
+        have changed, until the weights do."""
+        self._before_step = (_buffers(self.module), random.get_state())
+        if (batch.labels != IGNORE).any():  # crops of nothing but void have no loss
+            scores = self.module(Tensor(batch.images).to(self.device))
+            loss = F.cross_entropy(scores, batch.labels, weight=self.class_weights, ignore_index=IGNORE)
+            value = float(loss.item())
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"train: the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1} "
+                    f"(learning rate {self._lr():.3g}); a new run with a lower --lr is needed"
+                )
+            loss.backward()
+            self._weights_whole = False
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.loss_sum += value
+            self.loss_count += 1
+        if self.schedule is not None:
+            self.schedule.step()
+        self.step += 1
+        self._weights_whole, self._before_step = True, None
+
+    def _finish_epoch(self, check: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        matrix, val_loss = evaluate(
+            self.module, self.val_set, device=self.device, workers=self.config.workers, after_image=check
+        )
+        record: Record = {
+            "epoch": self.epoch + 1,
+            "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
+            "val_loss": None if math.isnan(val_loss) else val_loss,
+            **matrix.summary(),
+            "lr": self._lr(),
+            "seconds": round(self.seconds + time.perf_counter() - started, 3),
+        }
+        # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
+        # again and writes them again; the other way round they would be missing.
+        self._append_metrics(record)
+        score = matrix.mean_iu
+        if self.best_epoch == 0 or score > self.best_iu:
+            save_weights(self.folder / BEST, self.module, self.card)
+            self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self._save()
+        self.say(_line(record, self.config.epochs))
+
+    def _make_pictures(self) -> None:
+        missing = learning_curve(self.folder / "learning_curve.png", self.records)
+        if missing:
+            self.say(missing)
+        module, _ = load_model(self.folder / BEST)
+        module.to(self.device)
+        count = min(_SHEET_ROWS, len(self.val_set))
+        rows = []
+        for number in np.linspace(0, len(self.val_set) - 1, count).round().astype(int):
+            sample = self.val_set[int(number)]
+            rows.append((sample.image, sample.labels, predict(module, sample.image, self.device)))
+        overlay_sheet(self.folder / "overlays.png", rows, self.card.classes, self.card.palette)
+
+    # -- the run's folder
+
+    def _write_config(self) -> None:
+        with replacing(self.folder / CONFIG) as draft:
+            draft.write_text(self.config.to_json(), encoding="utf-8")
+
+    def _append_metrics(self, record: Record) -> None:
+        self.records = [*self.records[: self.epoch], record]
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read_metrics(self) -> None:
+        """Take up the lines of the complete epochs. A line beyond them, or half of one, is left from a crash between
+        line and checkpoint: its epoch will be done again, so the line goes."""
+        file = self.folder / METRICS
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        if len(lines) < self.epoch:
+            raise ValueError(
+                f"train: {file} has {len(lines)} lines after {self.epoch} epochs; the file that the run wrote is needed"
+            )
+        self.records = [json.loads(line) for line in lines[: self.epoch]]
+        if len(lines) > self.epoch:
+            with replacing(file) as draft:
+                draft.write_text("".join(line + "\n" for line in lines[: self.epoch]), encoding="utf-8")
+
+    def _save(self) -> None:
+        progress = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "seconds": self.seconds,
+            "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
+            "best_epoch": self.best_epoch,
+            "random": random.get_state(),
+        }
+        save_checkpoint(self.folder / CHECKPOINT, self.module, self.card, self.optimizer, self.schedule, progress)
+
+    def _restore(self, progress: dict[str, Any]) -> None:
+        self.epoch, self.step = progress["epoch"], progress["step"]
+        self.loss_sum, self.loss_count = progress["loss_sum"], progress["loss_count"]
+        self.seconds, self.best_epoch = progress["seconds"], progress["best_epoch"]
+        self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
+        self._random = progress["random"]
+
+    def _stop(self) -> str:
+        """Save the last complete state after an interruption; says how to go on."""
+        again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
+        if not self._weights_whole:
+            return f"interrupted inside an update, which cannot be saved; {again} goes on from the last checkpoint"
+        if self._before_step is not None:
+            buffers, state = self._before_step
+            self.module.load_state_dict(buffers, strict=False)
+            random.set_state(state)
+            self.optimizer.zero_grad()
+            self._before_step = None
+        self._save()
+        return f"interrupted and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
+
+    # -- words
+
+    def _introduction(self) -> str:
+        learned = sum(p.size for p in self.module.parameters() if p.requires_grad)
+        words = (
+            f"{self.card.describe()}, {learned:,} learnable parameters; {self.config.data}: {len(self.train_set)} "
+            f"training and {len(self.val_set)} validation images; run in {self.folder}"
+        )
+        return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _best_or_nan(self) -> float:
+        return math.nan if math.isinf(self.best_iu) else self.best_iu
+
+
+def _card(config: TrainConfig, dataset: Dataset) -> ModelCard:
+    palette = tuple((int(r), int(g), int(b)) for r, g, b in dataset.palette)
+    return ModelCard(config.model, dataset.num_classes, config.model_options, tuple(dataset.classes), palette)
+
+
+def _optimizer(
+    config: TrainConfig, module: Module, steps_per_epoch: int
+) -> tuple[optim.Optimizer, optim.Schedule | None]:
+    groups = (
+        optim.paper_groups(module, config.lr, config.weight_decay)
+        if config.paper_bias
+        else [{"params": [p for p in module.parameters() if p.requires_grad]}]
+    )
+    optimizer: optim.Optimizer = (
+        optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        if config.optimizer == "sgd"
+        else optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
+    )
+    if config.schedule == "poly":
+        return optimizer, optim.PolyLR(optimizer, config.epochs * steps_per_epoch, power=config.power)
+    if config.schedule == "step":
+        return optimizer, optim.StepLR(optimizer, config.step_epochs * steps_per_epoch, gamma=config.gamma)
+    return optimizer, None
+
+
+def _buffers(module: Module) -> Arrays:
+    return {name: np.array(buffer) for name, buffer in module.named_buffers()}
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"train: {folder} is a file; a new folder is needed")
+    if folder.is_dir() and any(folder.iterdir()):
+        hint = f"--resume {folder} goes on with that run" if (folder / CONFIG).is_file() else "choose a new folder"
+        raise FileExistsError(f"train: {folder} is not empty, and nothing is overwritten; {hint}")
+
+
+def _next_folder(model: str) -> Path:
+    number = 1
+    while True:
+        folder = Path("runs") / f"{model}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _line(record: Record, epochs: int) -> str:
+    def text(key: str) -> str:
+        return "–" if record[key] is None else f"{record[key]:.3f}"
+
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {text('train_loss')}  "
+        f"val loss {text('val_loss')}  pixel accuracy {text('pixel_accuracy')}  mean IU {text('mean_iu')}  "
+        f"{record['seconds']:.1f} s"
+    )

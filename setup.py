@@ -1,0 +1,32 @@
+"""What minifcn is called, what it needs, and what it installs (pyproject.toml holds only the build backend and tool tables)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TESTING = ["pytest>=8", "hypothesis>=6"]
+
+setup(
+    name="minifcn",
+    version="0.1.0",
+    description="Fully convolutional networks from scratch on NumPy: small enough to read, strong enough to use",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["minifcn", "minifcn.*"]),
+    package_data={"minifcn": ["py.typed"]},
+    install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3"],
+    extras_require={
+        "cuda12": ["cupy-cuda12x[ctk]"],
+        "cuda13": ["cupy-cuda13x[ctk]"],
+        "plot": ["matplotlib"],
+        "h5": ["h5py"],
+        "mpi": ["mpi4py"],
+        "oracle": ["torch"],
+        "test": TESTING,
+        "dev": [*TESTING, "matplotlib", "mypy>=1.10", "ruff>=0.6", "types-tqdm"],
+    },
+    entry_points={"console_scripts": ["minifcn = minifcn.cli:main"]},
+)
