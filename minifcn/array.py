@@ -19,7 +19,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def backend_of(*arrays: object, op: str = "minifcn") -> str:
-    """"numpy" or "cupy": the library that holds all of the arrays.
+    """ "numpy" or "cupy": the library that holds all of the arrays.
 
     Raises TypeError, naming both and the way out, where the arrays are mixed or belong to neither.
     """
@@ -29,7 +29,9 @@ def backend_of(*arrays: object, op: str = "minifcn") -> str:
     if found == {"cupy"}:
         return "cupy"
     if found == {"numpy", "cupy"}:
-        raise TypeError(f'{op}: NumPy and CuPy arrays in one call; move all to one device with .to("cpu") or .to("cuda")')
+        raise TypeError(
+            f'{op}: NumPy and CuPy arrays in one call; move all to one device with .to("cpu") or .to("cuda")'
+        )
     raise TypeError(f"{op}: arrays of {sorted(found)}; NumPy or CuPy arrays are needed")
 
 
@@ -45,7 +47,7 @@ def module_of(array: object) -> ModuleType:
 
 
 def device_of(array: object) -> str:
-    """"cpu", or "cuda:0" and so on."""
+    """ "cpu", or "cuda:0" and so on."""
     return "cpu" if _library(array) == "numpy" else f"cuda:{array.device.id}"  # type: ignore[attr-defined]
 
 
@@ -80,7 +82,10 @@ def gpu_status() -> tuple[bool, str]:
         driver = runtime.driverGetVersion()
         if driver == 0:
             return False, "no NVIDIA driver is installed"
-        return False, f"the driver supports CUDA {driver} and CuPy needs {runtime.runtimeGetVersion()}; update the driver"
+        return (
+            False,
+            f"the driver supports CUDA {driver} and CuPy needs {runtime.runtimeGetVersion()}; update the driver",
+        )
     if count == 0:
         return False, "the driver sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
     try:

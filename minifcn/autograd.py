@@ -126,7 +126,9 @@ class Tensor(_Methods):
     def writing(self) -> Iterator[Array]:
         """The raw array, to be changed in place. A graph that still needs the old values will say so in backward()."""
         if self._node is not None:
-            raise RuntimeError("writing: this tensor is the result of an operation; only leaves may be changed in place")
+            raise RuntimeError(
+                "writing: this tensor is the result of an operation; only leaves may be changed in place"
+            )
         self._version[0] += 1
         yield self._array
 
@@ -148,7 +150,7 @@ class Tensor(_Methods):
 
     @property
     def device(self) -> str:
-        """"cpu" or "cuda:N"."""
+        """ "cpu" or "cuda:N"."""
         return device_of(self._array)
 
     @property
@@ -380,14 +382,17 @@ def grad(
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if grad_outputs is None or not isinstance(grad_outputs, list | tuple):
-        grad_outputs = [grad_outputs] * len(outputs) if grad_outputs is None else [grad_outputs]
-    if len(grad_outputs) != len(outputs):
-        raise ValueError(f"grad: {len(grad_outputs)} grad_outputs for {len(outputs)} outputs; one for each is needed")
+    given: list[Any]
+    if isinstance(grad_outputs, list | tuple):
+        given = list(grad_outputs)
+    else:
+        given = [None] * len(outputs) if grad_outputs is None else [grad_outputs]
+    if len(given) != len(outputs):
+        raise ValueError(f"grad: {len(given)} grad_outputs for {len(outputs)} outputs; one for each is needed")
     for k, x in enumerate(inputs):
         if not x.requires_grad:
             raise RuntimeError(f"grad: input {k}, shape {x.shape}, does not require gradients; set requires_grad=True")
-    live = [(y, g) for y, g in zip(outputs, grad_outputs, strict=True) if y.requires_grad or not allow_unused]
+    live = [(y, g) for y, g in zip(outputs, given, strict=True) if y.requires_grad or not allow_unused]
     cotangents = [_cotangent("grad", y, g) for y, g in live]
     retain = create_graph if retain_graph is None else retain_graph
     found = {id(s): g for s, g in _walk([y for y, _ in live], cotangents, inputs, create_graph, retain)}
@@ -406,7 +411,9 @@ def grad(
 
 def _cotangent(op: str, y: Tensor, gradient: Any) -> Tensor:
     if not y.requires_grad:
-        raise RuntimeError(f"{op}: the tensor of shape {y.shape} does not require gradients, nor does what it came from")
+        raise RuntimeError(
+            f"{op}: the tensor of shape {y.shape} does not require gradients, nor does what it came from"
+        )
     if gradient is None:
         if y.size != 1:
             raise ValueError(f"{op}: gradient is missing for shape {y.shape}; only a one-element tensor has a default")
@@ -475,9 +482,10 @@ def _walk(
             reached = [next(sources) if need else None for need in node.needs]
             wanted = [s is not None and (useful is None or id(s) in useful) for s in reached]
             if any(wanted):
-                for source, g in zip(reached, node.primitive.cotangents(node, gy, wanted), strict=True):
-                    if source is not None and g is not None:
-                        send(source, g)
+                for source, gx in zip(reached, node.primitive.cotangents(node, gy, wanted), strict=True):
+                    if source is not None and gx is not None:
+                        send(source, gx)
+                    del gx  # or it would live on beside its successor
             if not retain:
                 node.free()
             del node, gy, reached, sources

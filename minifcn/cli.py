@@ -354,8 +354,8 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _reader(read: Callable[[str], Value]) -> Callable[[str], Value]:
     """A reader whose own words argparse repeats, where it would say only `invalid value`."""
-    if read in (int, float, str):
-        return read
+    if isinstance(read, type):
+        return read  # argparse knows what to say about int and float
 
     def reading(text: str) -> Value:
         try:

@@ -43,7 +43,9 @@ def pair(value: int | tuple[int, ...] | list[int], op: str, name: str, minimum: 
     if len(values) == 1:
         values *= 2
     if len(values) != 2:
-        raise ValueError(f"{op}: {name} has {len(values)} values {value!r}; one int or a pair (height, width) is needed")
+        raise ValueError(
+            f"{op}: {name} has {len(values)} values {value!r}; one int or a pair (height, width) is needed"
+        )
     a, b = (v.__index__() for v in values)
     if min(a, b) < minimum:
         raise ValueError(f"{op}: {name} is {value!r}; at least {minimum} is needed")
@@ -127,8 +129,8 @@ class ConvGeometry:
             padded, reach = x_hw[axis] + 2 * padding[axis], dilation[axis] * (w_hw[axis] - 1) + 1
             if padded < reach:
                 raise ValueError(
-                    f"{op}: the padded input's {AXES[axis]} is {padded} but the dilated kernel covers {reach} — {given}; "
-                    f"a larger input, more padding or a smaller kernel is needed"
+                    f"{op}: the padded input's {AXES[axis]} is {padded} but the dilated kernel covers {reach} — "
+                    f"{given}; a larger input, more padding or a smaller kernel is needed"
                 )
             y_hw.append(conv_output_size(x_hw[axis], w_hw[axis], stride[axis], padding[axis], dilation[axis]))
         return cls(
@@ -264,7 +266,7 @@ class AxisMap:
     offset: Fraction = Fraction(0)
 
     def then_conv(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> AxisMap:
-        """After a convolution or pooling: cell p sees cells p·s − padding + d·i, whose centre is p·s + d(k−1)/2 − padding."""
+        """After a convolution or pooling: cell p sees the cells p·s + d·i − padding, centred on p·s + d(k−1)/2 − padding."""
         centre = Fraction(dilation * (kernel - 1), 2) - padding
         return AxisMap(self.scale * stride, self.offset + self.scale * centre)
 

@@ -135,7 +135,7 @@ def test_a_checkpoint_of_another_model_is_named_and_changes_nothing(tmp_path):
     save_checkpoint(tmp_path / "c", net, CARD, optimizers(net)["sgd"]())
     other = small_net()
     before = bits(other)
-    with pytest.raises(ValueError, match=r"checkpoint of another model, fcn8s_resnet18 \(width 0.0625, 3 classes\), not"):
+    with pytest.raises(ValueError, match=r"of another model, fcn8s_resnet18 \(width 0.0625, 3 classes\), not"):
         load_checkpoint(tmp_path / "c", other, ModelCard("fcn32s_vgg16", 3), optimizers(other)["sgd"]())
     assert bits(other) == before
 

@@ -21,9 +21,14 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path):
 def test_an_error_inside_leaves_the_old_file_and_nothing_else(tmp_path, error):
     target = tmp_path / "weights"
     target.write_text("old")
-    with pytest.raises(error), replacing(target) as draft:
-        draft.write_text("half")
-        raise error
+
+    def write_half():
+        with replacing(target) as draft:
+            draft.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["weights"]
 

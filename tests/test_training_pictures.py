@@ -13,16 +13,16 @@ PALETTE = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
 
 
 def test_each_row_shows_image_truth_and_prediction(tmp_path):
-    grey = np.full((64, 128, 3), 100, np.uint8)
+    green = np.full((64, 128, 3), (0, 255, 45), np.uint8)  # 100 on average
     red, blue = np.ones((64, 128), np.uint8), np.full((64, 128), 2, np.uint8)
-    overlay_sheet(tmp_path / "sheet.png", [(grey, red, blue), (grey, blue, red)], ["none", "red", "blue"], PALETTE)
+    overlay_sheet(tmp_path / "sheet.png", [(green, red, blue), (green, blue, red)], ["none", "red", "blue"], PALETTE)
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
     middle_of_column = [8 + 128 + column * 264 for column in range(3)]
     top = 8 + 22 + 8  # below the line of titles; a tile is 256 × 128
-    # half of grey 100 and half of the colour
-    red_over, blue_over = [178, 50, 50], [50, 50, 178]
-    for row, expected in ((0, [[100] * 3, red_over, blue_over]), (1, [[100] * 3, blue_over, red_over])):
+    # 0.4 of grey 100 and 0.6 of the colour
+    shown, red_over, blue_over = [0, 255, 45], [193, 40, 40], [40, 40, 193]
+    for row, expected in ((0, [shown, red_over, blue_over]), (1, [shown, blue_over, red_over])):
         found = [pixels[top + row * (128 + 8) + 64, x].tolist() for x in middle_of_column]
         assert np.abs(np.subtract(found, expected)).max() <= 1
 

@@ -34,9 +34,9 @@ def _square(x: Plane, y: Plane, r: float) -> Plane:
 
 
 def _triangle(x: Plane, y: Plane, r: float) -> Plane:
-    # Three half-planes whose normals point down and 30° above either side; an equilateral triangle's inradius is half
-    # its circumradius, here 1.25 r.
-    return np.maximum(-y, math.sqrt(0.75) * np.abs(x) + 0.5 * y) - 0.625 * r
+    # Three half-planes: one below the base, two that face 30° above the horizontal. An equilateral triangle's inradius
+    # is half its circumradius, here 1.25 r.
+    return np.maximum(y, math.sqrt(0.75) * np.abs(x) - 0.5 * y) - 0.625 * r
 
 
 def _cross(x: Plane, y: Plane, r: float) -> Plane:
@@ -56,6 +56,7 @@ OUTLINES: dict[str, Callable[[Plane, Plane, float], Plane]] = {
     "cross": _cross,
     "ring": _ring,
 }
+TILT = math.radians(20)  # at any angle whatever, squares and triangles take far longer to learn apart
 REACH = 1.25  # the farthest that any outline goes from its centre, in radii (the triangle's corner)
 
 
@@ -102,9 +103,7 @@ def _surface(x: Plane, y: Plane, color: Color, unit: float, rng: np.random.Gener
 
 def _new_color(taken: list[Color], rng: np.random.Generator) -> Color:
     """Of a few random colours the one farthest from those already in the scene: every object can be seen."""
-    candidates = rng.uniform(0.1, 0.9, (5, 3))
-    if not taken:
-        taken = [np.full(3, 0.5)]
+    candidates = rng.uniform(0, 1, (8, 3))
     gaps: NDArray[np.float64] = np.linalg.norm(candidates[:, None] - np.stack(taken), axis=2).min(axis=1)
     best: Color = candidates[gaps.argmax()]
     return best
@@ -113,10 +112,10 @@ def _new_color(taken: list[Color], rng: np.random.Generator) -> Color:
 class Shapes:
     """Drawn scenes of disks, squares, triangles, crosses and rings, with exact labels: no download, no two alike.
 
-    The objects have random sizes, angles, colours and textures, lie over one another, and may leave the frame; the
-    scene has a texture of its own, uneven light and noise. Class, colour and texture are drawn independently, so only
-    the outline tells the class. Scene i is a function of (seed, split, i): the splits never share a scene, and a longer
-    dataset begins with the shorter one. Scenes are drawn when they are asked for, and nothing is kept.
+    The objects have random sizes, tilts (up to 20°), colours and textures, lie over one another, and may leave the
+    frame; the scene has a texture of its own, uneven light and noise. Class, colour and texture are independent,
+    so only the outline tells the class. Scene i is a function of (seed, split, i): no two splits share a scene, and a
+    longer dataset begins with the shorter one. Scenes are drawn when they are asked for, and nothing is kept.
 
     Args:
         count: the number of scenes, at least 1.
@@ -138,7 +137,7 @@ class Shapes:
     num_classes: int = len(SHAPES_CLASSES)
 
     def __init__(
-        self, count: int = 400, size: tuple[int, int] = (128, 128), seed: int = 0, split: str = "train"
+        self, count: int = 2000, size: tuple[int, int] = (128, 128), seed: int = 0, split: str = "train"
     ) -> None:
         if count < 1:
             raise ValueError(f"Shapes: count is {count}; a dataset needs at least 1 scene")
@@ -169,7 +168,7 @@ def _draw(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np
     v, h = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5  # pixel centres
     x, y = np.meshgrid(v - width / 2, h - height / 2)
 
-    colors = [0.25 + 0.5 * _new_color([], rng)]  # a muted ground, from which objects of any colour stand out
+    colors = [0.3 + 0.4 * rng.random(3)]  # a muted ground, from which objects of any colour stand out
     image = _surface(x, y, colors[0], unit, rng)
     labels = np.zeros((height, width), np.uint8)
     for cx, cy, r in _places(height, width, rng):
@@ -181,7 +180,7 @@ def _draw(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np
             slice(max(0, math.floor(cx - reach)), math.ceil(cx + reach)),
         )
         x, y = np.meshgrid(v[box[1]] - np.float32(cx), h[box[0]] - np.float32(cy))
-        angle = rng.uniform(0, 2 * np.pi)
+        angle = rng.uniform(-TILT, TILT)
         c, s = math.cos(angle), math.sin(angle)
         d = OUTLINES[SHAPES_CLASSES[label]](c * x + s * y, c * y - s * x, r)
         coverage = _unit(0.5 - d)[..., None]
@@ -193,7 +192,7 @@ def _draw(height: int, width: int, rng: np.random.Generator) -> tuple[NDArray[np
     light_h = 1 + strength * math.sin(angle) * (h / height - 0.5)
     light_v = strength * math.cos(angle) * (v / width - 0.5)
     image *= (light_h[:, None] + light_v)[..., None]
-    image += np.float32(rng.uniform(0.01, 0.04)) * rng.standard_normal(image.shape, np.float32)
+    image += np.float32(rng.uniform(0.01, 0.03)) * rng.standard_normal(image.shape, np.float32)
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), labels
 
 

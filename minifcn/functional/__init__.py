@@ -4,10 +4,10 @@ from minifcn.functional import methods as _methods  # noqa: F401 (gives Tensor i
 from minifcn.functional.activation import dropout, dropout2d, log_softmax, relu, sigmoid, softmax
 from minifcn.functional.arithmetic import where
 from minifcn.functional.conv import conv2d, conv_transpose2d, crop, pixel_shuffle
-from minifcn.functional.linear import linear, matmul
 from minifcn.functional.loss import cross_entropy, nll_loss
 from minifcn.functional.normalization import batch_norm
 from minifcn.functional.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from minifcn.functional.products import linear, matmul
 from minifcn.functional.shape import cat, pad, stack
 from minifcn.functional.vision import interpolate
 

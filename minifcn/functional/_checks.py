@@ -56,4 +56,6 @@ def choice(op: str, name: str, value: Any, options: tuple[str, ...]) -> None:
 def channel_vector(op: str, name: str, value: Tensor | Array, channels: int) -> None:
     """Raises ValueError unless value has shape (channels,)."""
     if value.shape != (channels,):
-        raise ValueError(f"{op}: {name} has shape {value.shape} but there are {channels} channels; ({channels},) is needed")
+        raise ValueError(
+            f"{op}: {name} has shape {value.shape} but there are {channels} channels; ({channels},) is needed"
+        )

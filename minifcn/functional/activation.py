@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from minifcn.array import module_of
+from minifcn.array import Array, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import batched, floats, tensor, unbatched
 from minifcn.functional.reduce import sum
@@ -30,16 +30,18 @@ dropout_p.defvjp(
 )  # fmt: skip
 
 
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x: Array) -> Array:
     xp = module_of(x)
     small = xp.exp(-abs(x))
-    return xp.where(x >= 0, 1, small) / (1 + small)
+    y: Array = xp.where(x >= 0, 1, small) / (1 + small)
+    return y
 
 
-def _log_softmax(x, axis):  # type: ignore[no-untyped-def]
+def _log_softmax(x: Array, axis: int) -> Array:
     xp = module_of(x)
     shifted = x - x.max(axis=axis, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    y: Array = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    return y
 
 
 def relu(input: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def where(condition: Tensor | Array, x: Operand, y: Operand) -> Tensor:
     """x where the condition holds, else y; all broadcast. The condition gets no gradient."""
     mask = condition.data if isinstance(condition, Tensor) else condition
     if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x = Tensor(x)  # type: ignore[arg-type]
+        x = Tensor(x)
     a, b = operands("where", x, y)
     shape = np.broadcast_shapes(mask.shape, a.shape)
     return where_p(expand(a, shape), expand(b, shape), mask=module_of(mask).broadcast_to(mask, shape))

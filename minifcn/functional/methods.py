@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from minifcn.array import to_device
-from minifcn.functional import activation, arithmetic, linear, reduce, shape
+from minifcn.functional import activation, arithmetic, products, reduce, shape
 from minifcn.functional.arithmetic import Operand
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class TensorMethods:
         return arithmetic.pow(other, _t(self))
 
     def __matmul__(self, other: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        return linear.matmul(_t(self), other)
+        return products.matmul(_t(self), other)
 
     def __rmatmul__(self, other: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        return linear.matmul(other, _t(self))
+        return products.matmul(other, _t(self))
 
     def __neg__(self) -> Tensor:
         return arithmetic.neg_p(_t(self))
@@ -74,16 +74,16 @@ class TensorMethods:
     def __abs__(self) -> Tensor:
         return arithmetic.abs_p(_t(self))
 
-    def __lt__(self, other: Operand) -> Tensor:
+    def __lt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
         return arithmetic.compare("lt", operator.lt, _t(self), other)
 
-    def __le__(self, other: Operand) -> Tensor:
+    def __le__(self, other: Operand) -> Tensor:  # type: ignore[misc]
         return arithmetic.compare("le", operator.le, _t(self), other)
 
-    def __gt__(self, other: Operand) -> Tensor:
+    def __gt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
         return arithmetic.compare("gt", operator.gt, _t(self), other)
 
-    def __ge__(self, other: Operand) -> Tensor:
+    def __ge__(self, other: Operand) -> Tensor:  # type: ignore[misc]
         return arithmetic.compare("ge", operator.ge, _t(self), other)
 
     def __eq__(self, other: Operand) -> Tensor:  # type: ignore[override]

@@ -31,7 +31,7 @@ def _fused(gy: Tensor, x: Tensor, gamma: Tensor, mean: Array, var: Array, eps: f
 # the statistics depend on x as well, so beyond the first order the gradient is that of the composition
 batch_norm_p.defvjp_joint(
     lambda gy, x, gamma, beta, mean, var, eps: derivative_of(
-        lambda *args: _composed(*args, eps=eps),
+        lambda x, gamma, beta: _composed(x, gamma, beta, eps),
         (x, gamma, beta),
         gy,
         fused=lambda: _fused(gy, x, gamma, mean, var, eps),
@@ -86,7 +86,12 @@ def batch_norm(
     x = reshape(x, *x.shape, 1, 1) if flat else x
     channels = x.shape[1]
     xp = module_of(x.data)
-    for name, value in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
+    for name, value in (
+        ("weight", weight),
+        ("bias", bias),
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):
         if value is not None:
             channel_vector(op, name, value, channels)
     gamma = Tensor(xp.ones(channels, x.dtype)) if weight is None else weight

@@ -126,7 +126,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
         raise ValueError(f"adaptive_avg_pool2d: output_size is {output_size}; one int or a pair is needed")
     sizes = [n if want is None else want for n, want in zip(x.shape[2:], wanted, strict=True)]
     rows, columns = (
-        _means(n, pair(m, "adaptive_avg_pool2d", "output_size", 0)[0], x) for n, m in zip(x.shape[2:], sizes, strict=True)
+        _means(n, pair(m, "adaptive_avg_pool2d", "output_size", 0)[0], x)
+        for n, m in zip(x.shape[2:], sizes, strict=True)
     )
     n, c, h, w = x.shape
     down = (rows @ reshape(x, n * c, h, w)) @ columns.transpose(0, 1)  # (P,H) @ (N·C,H,W) @ (W,Q)

@@ -71,12 +71,12 @@ def reshape(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
     Raises ValueError where the sizes do not multiply to x.size.
     """
     flat = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-    sizes = tuple(int(n) for n in flat)  # type: ignore[union-attr,arg-type]
+    sizes = tuple(int(n) for n in flat)  # type: ignore[arg-type]
     known = math.prod(n for n in sizes if n != -1)
     if sizes.count(-1) == 1 and known and x.size % known == 0:
         sizes = tuple(x.size // known if n == -1 else n for n in sizes)
     if min(sizes, default=0) < 0 or math.prod(sizes) != x.size:
-        raise ValueError(f"reshape: shape {x.shape} has {x.size} elements and cannot become {tuple(flat)}")  # type: ignore[arg-type]
+        raise ValueError(f"reshape: shape {x.shape} has {x.size} elements and cannot become {tuple(flat)}")
     return x if sizes == x.shape else reshape_p(x, shape=sizes, shape_in=x.shape)
 
 

@@ -40,7 +40,7 @@ class Tile(NamedTuple):
 
 
 def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Iterator[Tile]:
-    """Cut the scores into rectangles whose columns fit the budget; whole rows where one fits, so that a tile is contiguous."""
+    """Cut the scores into rectangles whose columns fit the budget: whole rows where one fits, so a tile is contiguous."""
     p, q = geom.y_hw
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
     scores = max(budget // per_score, 1)
@@ -105,10 +105,11 @@ def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
     if _columns_fit(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
         for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
             cols, out, filters = _columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
-            parallel(
-                lambda part, cols=cols, out=out, filters=filters: np.matmul(filters[part], cols, out=out[part]),
-                _rows_of(len(filters), 2 * LANES),
-            )
+
+            def product(part: slice, cols: Array = cols, out: Array = out, filters: Array = filters) -> None:
+                np.matmul(filters[part], cols, out=out[part])
+
+            parallel(product, _rows_of(len(filters), 2 * LANES))
         return y
     parallel(
         lambda tile: np.matmul(w_rows[tile.g], _columns(x, geom, tile), out=_scores(y, geom, tile)),
@@ -155,7 +156,7 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
 
 @kernel("conv_transpose2d", backend="numpy", algorithm="gemm")
 def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
-    """x (N,C,H,W) from y (N,O,P,Q): a convolution with the filter turned round where the stride is 1, else wᵀ @ y and fold."""
+    """x (N,C,H,W) from y (N,O,P,Q): wᵀ @ y and fold(), or at stride 1 a convolution with the filter turned round."""
     y, w = np.ascontiguousarray(y), np.ascontiguousarray(w)
     full = _turned(geom)
     if full is not None and not _columns_fit(geom, y.itemsize):

@@ -46,9 +46,7 @@ def cross_entropy_chunks(x: Array, *, target: Array, weight: Array | None, ignor
 
 
 @kernel("cross_entropy_grad", backend="numpy", algorithm="chunks")
-def cross_entropy_grad_chunks(
-    gy: Array, x: Array, *, target: Array, weight: Array | None, ignore_index: int
-) -> Array:
+def cross_entropy_grad_chunks(gy: Array, x: Array, *, target: Array, weight: Array | None, ignore_index: int) -> Array:
     """gx (N,C,M) = gy[n,m]·weight[t]·(softmax(x)[n,c,m] − [c = t]), 0 where t = target[n,m] is ignored."""
     gx = np.empty(x.shape, x.dtype)
 

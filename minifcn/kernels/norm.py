@@ -72,10 +72,8 @@ def batch_norm_grad_channels(
 
 
 @kernel("batch_norm_inference", backend="numpy", algorithm="channels")
-def batch_norm_inference_channels(
-    x: Array, gamma: Array, beta: Array, *, mean: Array, var: Array, eps: float
-) -> Array:
-    """y = x·a + (β − mean·a) with a = γ/√(var + eps): the statistics are constants, so two numbers per channel remain."""
+def batch_norm_inference_channels(x: Array, gamma: Array, beta: Array, *, mean: Array, var: Array, eps: float) -> Array:
+    """y = x·a + (β − mean·a) with a = γ/√(var + eps): with constant statistics, two numbers per channel are enough."""
     y = np.empty(x.shape, x.dtype)
     scale = gamma / np.sqrt(var.astype(np.float64) + eps)
     shift = (beta - mean * scale).astype(x.dtype)

@@ -38,8 +38,9 @@ def relu_grad_chunks(gy: Array, y: Array) -> Array:
 
 @kernel("dropout", backend="numpy", algorithm="philox")
 def dropout_philox(x: Array, *, p: float, seed: int, offset: int, period: int) -> Array:
-    """y = x/(1−p) where the random word of element // period is at least p·2³², else 0. Linear in x and its own adjoint."""
+    """y = x/(1−p) where the random word of element // period is at least p·2³², else 0: linear, its own adjoint."""
     threshold = min(round(p * 2**32), 2**32)
     words = philox_words(seed, offset, -(-x.size // period))
     factor = np.where(words >= threshold, x.dtype.type(1 / (1 - p) if p < 1 else 0), x.dtype.type(0))
-    return (_flat(x).reshape(len(factor), -1) * factor[:, None]).reshape(x.shape)
+    y: Array = _flat(x).reshape(len(factor), -1) * factor[:, None]
+    return y.reshape(x.shape)

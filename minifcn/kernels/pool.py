@@ -1,7 +1,7 @@
 """Pooling without a copy of the windows: one pass over the image per filter tap (i, j), in chunks of planes.
 
-Max pooling saves which tap won, one byte per score. With it the gradient is a linear pair: pool_put sends scores back to
-the taps that they were taken from, pool_take fetches them again.
+Max pooling saves which tap won, one byte per score. With it the gradient is a linear pair: pool_put sends scores back
+to the taps that they were taken from, pool_take fetches them again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _inside(padded: Array, geom: PoolGeometry) -> Array:
 def _taps(geom: PoolGeometry) -> list[tuple[int, tuple[slice, slice]]]:
     """(number, rows and columns) of every tap of the window."""
     return [
-        (i * geom.w_hw[1] + j, tap_slices(i, j, geom.y_hw, geom.stride, geom.dilation)) for i, j in np.ndindex(*geom.w_hw)
+        (i * geom.w_hw[1] + j, tap_slices(i, j, geom.y_hw, geom.stride, geom.dilation))
+        for i, j in np.ndindex(*geom.w_hw)
     ]
 
 
@@ -64,7 +65,7 @@ def _planes(array: Array) -> Array:
     return array.reshape(-1, *array.shape[2:])
 
 
-def _tap_dtype(geom: PoolGeometry) -> type[np.unsignedinteger]:  # type: ignore[type-arg]
+def _tap_dtype(geom: PoolGeometry) -> type[np.unsignedinteger]:
     return np.uint8 if geom.w_hw[0] * geom.w_hw[1] <= 256 else np.uint32
 
 

@@ -1,4 +1,4 @@
-"""Every kernel from its definition, as index loops: the specification, and the oracle that all others are compared with.
+"""Every kernel from its definition, as index loops: the specification, and the oracle for all others.
 
 Letters: n batch · c/o channels in/out · h,v image · i,j filter · p,q scores. Nothing here is fast, and nothing is
 clever: a term of a sum is a line of the loop. Out-of-range pixels are padding.
@@ -177,7 +177,10 @@ def dropout_reference(x: Array, *, p: float, seed: int, offset: int, period: int
 
 @kernel("batch_norm", backend="numpy", algorithm=REFERENCE)
 def batch_norm_reference(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
-    """y = (x − mean)/√(var + eps)·γ + β per channel, and mean and (biased) var, over n, h and v (Ioffe & Szegedy 2015, alg. 1)."""
+    """y = (x − mean)/√(var + eps)·γ + β per channel, and mean and (biased) var, over n, h and v.
+
+    Ioffe & Szegedy 2015, algorithm 1.
+    """
     n, channels, height, width = x.shape
     mean, var = np.zeros((2, channels), x.dtype)
     y = np.zeros_like(x)
@@ -222,7 +225,7 @@ def batch_norm_inference_reference(
 
 @kernel("cross_entropy", backend="numpy", algorithm=REFERENCE)
 def cross_entropy_reference(x: Array, *, target: Array, weight: Array | None, ignore_index: int) -> Array:
-    """loss[n,m] = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]) with t = target[n,m]; 0 where t is ignored. x is (N, C, M)."""
+    """loss[n,m] = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]), t = target[n,m]; 0 where t is ignored. x is (N,C,M)."""
     loss = np.zeros(target.shape, x.dtype)
     for (n, m), t in np.ndenumerate(target):
         if t != ignore_index:

@@ -70,7 +70,9 @@ def _choose(op: str, backend: str, params: dict[str, Any]) -> Kernel:
         if wanted not in candidates:
             raise ValueError(f"{op}: no algorithm {wanted!r} for {backend}; there are {sorted(candidates)}")
         if candidates[wanted].refuses(params):
-            raise ValueError(f"{op}: algorithm {wanted!r} does not support {params}; it needs {candidates[wanted].limits}")
+            raise ValueError(
+                f"{op}: algorithm {wanted!r} does not support {params}; it needs {candidates[wanted].limits}"
+            )
         return candidates[wanted]
     for candidate in candidates.values():
         if candidate.algorithm != REFERENCE and not candidate.refuses(params):

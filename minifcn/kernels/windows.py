@@ -37,12 +37,12 @@ def tap(i: int, j: int, y_hw: Pair, stride: Pair, dilation: Pair) -> tuple[slice
 
 
 def band(x: Array, geom: ConvGeometry, rows: Pair, columns: Pair, out: Array) -> Array:
-    """The part of one image x (C, H, W) that scores rows p0 ≤ p < p1, columns q0 ≤ q < q1 see, padding included, written
-    into `out`; x's own view where that part has no padding.
+    """The part of one image x (C, H, W) that the scores p0 ≤ p < p1, q0 ≤ q < q1 see, padding included: x's own view
+    where it has no padding, else written into `out`.
     """
     (top, bottom), (left, right) = (reach(geom, axis, span) for axis, span in enumerate((rows, columns)))
     height, width = geom.x_hw
-    if 0 <= top and bottom <= height and 0 <= left and right <= width:
+    if top >= 0 and bottom <= height and left >= 0 and right <= width:
         return x[:, top:bottom, left:right]
     out = out[: x.shape[0], : bottom - top, : right - left]
     row0, row1, column0, column1 = max(top, 0), min(bottom, height), max(left, 0), min(right, width)

@@ -1,10 +1,10 @@
 """Networks by name: fcn{32,16,8}s_BACKBONE and its variants.
 
-    fcn8s_vgg16           padding 1, same-padded fc6: aligned, and 2.3 times cheaper than the paper's
-    fcn8s_vgg16_paper     padding 100 and crops, as published
-    fcn8s_resnet101       the second article's head: even kernels, half a cell off at each fusion
-    fcn8s_resnet101_aligned   odd kernels: exact
-    fcn16s_decoder_vgg16  the first article's net: learned 3×3 upsampling down to stride 1
+fcn8s_vgg16           padding 1, same-padded fc6: aligned, and 2.3 times cheaper than the paper's
+fcn8s_vgg16_paper     padding 100 and crops, as published
+fcn8s_resnet101       the second article's head: even kernels, half a cell off at each fusion
+fcn8s_resnet101_aligned   odd kernels: exact
+fcn16s_decoder_vgg16  the first article's net: learned 3×3 upsampling down to stride 1
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRIDES = (32, 16, 8)
 
 def available() -> list[str]:
     """The names that create() takes."""
-    backbones = {"vgg16": ("", "_paper"), **{name: ("", "_aligned") for name in BLOCKS}}
+    backbones = {"vgg16": ("", "_paper"), **dict.fromkeys(BLOCKS, ("", "_aligned"))}
     return [
         *(f"fcn{s}s_{b}{variant}" for b, variants in backbones.items() for variant in variants for s in STRIDES),
         *(f"fcn16s_decoder_{b}" for b in backbones),

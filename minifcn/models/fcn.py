@@ -144,8 +144,8 @@ class FCN(nn.Module):
         for k, name in enumerate(self.skips):
             deep = getattr(self, self._upscore(k)).coord_map(deep)
             self.offsets[name] = maps[name].crop_onto(deep)
-            start = self._start(name)
-            deep = deep.then_crop((max(-start[0], 0), max(-start[1], 0)))
+            height, width = self._start(name)
+            deep = deep.then_crop((max(-height, 0), max(-width, 0)))
         self.offsets["image"] = getattr(self, self.last).coord_map(deep).crop_onto(CoordMap())
         if self.upsampling != "same" and self.misalignment:
             raise ValueError(f"FCN: no crop aligns {self.misalignment} for upsampling={self.upsampling!r}")
@@ -156,8 +156,8 @@ class FCN(nn.Module):
         return {name: offset for name, offset in self.offsets.items() if any(o.denominator != 1 for o in offset)}
 
     def _start(self, name: str) -> Pair:
-        """The crop in whole cells; towards 0 where the maps are off by a fraction."""
-        height, width = self.offsets[name]
+        """The crop in whole cells. "same" maps nest from cell 0 on, whether or not that is where they belong."""
+        height, width = (0, 0) if self.upsampling == "same" else self.offsets[name]
         return int(height), int(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,8 +172,7 @@ class FCN(nn.Module):
             fused = self._fuse(self._upsample(self._upscore(k), fused, _hw(skip)), skip, self._start(name))
         image_hw = _hw(x)
         up = self._upsample(self.last, fused, image_hw)
-        start = self._start("image") if self.upsampling == "paper" else (0, 0)
-        return crop(up, start, image_hw)
+        return crop(up, self._start("image"), image_hw)
 
     def _upsample(self, layer: str, x: Tensor, wanted: Pair) -> Tensor:
         """An odd kernel reaches every size by its output_padding; the even ones are cropped afterwards."""
@@ -183,9 +182,7 @@ class FCN(nn.Module):
     def _fuse(self, up: Tensor, skip: Tensor, offset: Pair) -> Tensor:
         """The sum over the region that both maps cover; `offset` is the cell of skip under cell 0 of up."""
         starts = [(max(o, 0), max(-o, 0)) for o in offset]  # (of skip, of up), per axis
-        size = [
-            min(s - a, u - b) for s, u, (a, b) in zip(_hw(skip), _hw(up), starts, strict=True)
-        ]
+        size = [min(s - a, u - b) for s, u, (a, b) in zip(_hw(skip), _hw(up), starts, strict=True)]
         skip = crop(skip, (starts[0][0], starts[1][0]), (size[0], size[1]))
         return crop(up, (starts[0][1], starts[1][1]), (size[0], size[1])) + skip
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from minifcn.optim import SGD
 
 import minifcn.functional as F
 from minifcn.autograd import Tensor, no_grad
 from minifcn.nn import Conv2d, ConvTranspose2d, Linear, Module
+from minifcn.optim import SGD
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def uniform(shape: Shape, bound: float) -> Array:
 def bilinear_kernel(size: int) -> Array:
     """The (size, size) filter with which a transposed convolution of stride f = ⌈size/2⌉ interpolates bilinearly.
 
-    (1 − |i − c|/f)(1 − |j − c|/f), with c the centre: f − 1 for an odd size, f − 1/2 for an even one. (Long et al. 2015,
-    §3.3; `upsample_filt` in the authors' code.) Each of the f·f phases sums to 1, so a constant stays what it is.
+    (1 − |i − c|/f)(1 − |j − c|/f), with c the centre: f − 1 for an odd size, f − 1/2 for an even one (Long et al.
+    2015, §3.3; `upsample_filt` in the authors' code). Each of the f·f phases sums to 1, so a constant stays what it is.
 
     >>> bilinear_kernel(4)[0] * 16
     array([1., 3., 3., 1.])

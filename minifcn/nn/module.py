@@ -222,7 +222,9 @@ class Module:
             faults += [f"missing: {', '.join(missing)}"] if missing else []
             faults += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
         if faults:
-            raise ValueError(f"load_state_dict: the state does not fit this {type(self).__name__} — {' — '.join(faults)}")
+            raise ValueError(
+                f"load_state_dict: the state does not fit this {type(self).__name__} — {' — '.join(faults)}"
+            )
         for k, t in own.items():
             if k in state:
                 value = state[k].data if isinstance(state[k], Tensor) else state[k]

@@ -5,8 +5,9 @@ Both are safetensors files (no pickle: loading one runs no code), each written a
     weights      one tensor per state_dict entry, under its own name
     checkpoint   `model.<entry>`, and `optimizer.<parameter index>.<name>` for the optimizer's arrays
 
-What is not an array is JSON in the file's metadata, and Python's JSON returns every float to the bit. The metadata
-also hold a ModelCard, so a weights file alone is enough to build the network, name its classes and paint its output.
+What is not an array is JSON in the file's metadata, and Python's JSON returns every float to the bit. It also holds a
+ModelCard, so a weights file alone is enough to build the network, name its classes and paint its output. All of it is
+one metadata entry: safetensors writes several in random order, and equal states should be equal files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from minifcn.training.files import replacing
 
 BEST = "best.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
-_FORMAT = "minifcn"
+_ENTRY = "minifcn"
 _WEIGHTS, _CHECKPOINT = "weights 1", "checkpoint 1"
 
 Arrays = dict[str, NDArray[Any]]
@@ -78,7 +79,7 @@ def save_weights(path: str | os.PathLike[str], module: Module, card: ModelCard) 
         module: the network.
         card: what it is.
     """
-    _write(path, _state(module), {_FORMAT: _WEIGHTS, "card": json.dumps(asdict(card))})
+    _write(path, _state(module), {"format": _WEIGHTS, "card": asdict(card)})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[Arrays, ModelCard]:
@@ -92,9 +93,9 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Arrays, ModelCard]:
         ValueError: for a file that is damaged or that neither of the two wrote.
     """
     file = find_weights(path)
-    arrays, metadata = _read(file, "load_weights")
-    card = _card(file, metadata, "load_weights")
-    if metadata[_FORMAT] == _CHECKPOINT:
+    arrays, about = read(file, "load_weights")
+    card = _card(about)
+    if about["format"] == _CHECKPOINT:
         arrays = _part(arrays, "model.")
     return arrays, card
 
@@ -158,13 +159,14 @@ def save_checkpoint(
                 numbers[str(index)][name] = value
             else:
                 arrays[f"optimizer.{index}.{name}"] = np.asarray(value, order="C")
-    scalars = {
+    about = {
+        "format": _CHECKPOINT,
+        "card": asdict(card),
         "optimizer": {"state": numbers, "param_groups": state["param_groups"]},
         "schedule": None if schedule is None else schedule.state_dict(),
         "progress": dict(progress or {}),
     }
-    metadata = {_FORMAT: _CHECKPOINT, "card": json.dumps(asdict(card)), "scalars": json.dumps(scalars)}
-    _write(path, arrays, metadata)
+    _write(path, arrays, about)
 
 
 def load_checkpoint(
@@ -190,25 +192,24 @@ def load_checkpoint(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"load_checkpoint: there is no file {path}; a run's {CHECKPOINT} is needed")
-    arrays, metadata = _read(file, "load_checkpoint")
-    saved = _card(file, metadata, "load_checkpoint")
-    if metadata[_FORMAT] != _CHECKPOINT:
+    arrays, about = read(file, "load_checkpoint")
+    saved = _card(about)
+    if about["format"] != _CHECKPOINT:
         raise ValueError(f"load_checkpoint: {path} holds weights only; a run's {CHECKPOINT} is needed")
     if not saved.same_network(card):
         raise ValueError(
             f"load_checkpoint: {path} is a checkpoint of another model, {saved.describe()}, not of {card.describe()}; "
             "resume with the model that it was trained with"
         )
-    scalars = json.loads(metadata["scalars"])
-    state: dict[int, dict[str, Any]] = {int(i): dict(entry) for i, entry in scalars["optimizer"]["state"].items()}
+    state: dict[int, dict[str, Any]] = {int(i): dict(entry) for i, entry in about["optimizer"]["state"].items()}
     for key, value in _part(arrays, "optimizer.").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     module.load_state_dict(_part(arrays, "model."))
-    optimizer.load_state_dict({"state": state, "param_groups": scalars["optimizer"]["param_groups"]})
-    if schedule is not None and scalars["schedule"] is not None:
-        schedule.load_state_dict(scalars["schedule"])
-    progress: dict[str, Any] = scalars["progress"]
+    optimizer.load_state_dict({"state": state, "param_groups": about["optimizer"]["param_groups"]})
+    if schedule is not None and about["schedule"] is not None:
+        schedule.load_state_dict(about["schedule"])
+    progress: dict[str, Any] = about["progress"]
     return progress
 
 
@@ -221,29 +222,36 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _write(path: str | os.PathLike[str], arrays: Arrays, metadata: dict[str, str]) -> None:
+def _write(path: str | os.PathLike[str], arrays: Arrays, about: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     with replacing(path) as draft:
-        save_file(arrays, draft, metadata)
+        save_file(arrays, draft, {_ENTRY: json.dumps(about)})
 
 
-def _read(path: Path, op: str) -> tuple[Arrays, dict[str, str]]:
+def read(path: Path, op: str) -> tuple[Arrays, dict[str, Any]]:
+    """(arrays, what the JSON beside them says) of a file that this module wrote; `op` is for the message.
+
+    Raises:
+        ValueError: for a file that is damaged or that this module did not write.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             # a copy each: what the library returns may be read-only or look into the file, which a later save replaces
-            return {key: np.array(file.get_tensor(key)) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            arrays = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+            about = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
     except SafetensorError as error:
         raise ValueError(
             f"{op}: {path} is no complete safetensors file ({error}); it may be truncated or of another format"
         ) from error
-
-
-def _card(path: Path, metadata: dict[str, str], op: str) -> ModelCard:
-    if metadata.get(_FORMAT) not in (_WEIGHTS, _CHECKPOINT):
+    if about.get("format") not in (_WEIGHTS, _CHECKPOINT):
         raise ValueError(f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed")
-    entries = json.loads(metadata["card"])
+    return arrays, about
+
+
+def _card(about: dict[str, Any]) -> ModelCard:
+    entries = about["card"]
     classes, palette = tuple(entries["classes"]), tuple((r, g, b) for r, g, b in entries["palette"])
     return ModelCard(entries["model"], entries["num_classes"], entries["options"], classes, palette)

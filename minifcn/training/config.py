@@ -185,4 +185,5 @@ class TrainConfig:
             raise ValueError(
                 f"TrainConfig: unknown entries {', '.join(unknown)}; another version may have written them"
             )
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entries.items()}
+        return cls(**values)

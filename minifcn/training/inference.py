@@ -12,10 +12,12 @@ from tqdm import tqdm
 import minifcn.functional as F
 from minifcn.array import gpu_status
 from minifcn.autograd import Tensor, no_grad
-from minifcn.data import IGNORE, Dataset, Loader, normalize
+from minifcn.data import IGNORE, Batch, Dataset, Loader, normalize
 from minifcn.kernels.registry import algorithms
 from minifcn.nn import Module
 from minifcn.training.metrics import ConfusionMatrix
+
+_PIXELS = 1 << 17  # of the images that go through together: enough to keep a small network busy
 
 
 def choose_device(name: str) -> str:
@@ -48,7 +50,8 @@ def predict(module: Module, image: NDArray[np.uint8], device: str = "cpu") -> ND
         ValueError, TypeError: for an image of another shape or type.
     """
     with _evaluating(module), no_grad():
-        return _classes(module(Tensor(normalize(image)[None]).to(device)))[0].astype(np.uint8)
+        classes = _classes(module(Tensor(normalize(image)[None]).to(device)))
+    return np.asarray(classes[0], np.uint8)
 
 
 def evaluate(
@@ -58,12 +61,11 @@ def evaluate(
     device: str = "cpu",
     workers: int = 1,
     title: str = "validation",
-    after_image: Callable[[], None] = lambda: None,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> tuple[ConfusionMatrix, float]:
     """(matrix, loss) of a network on a data set: the metrics, and the mean cross-entropy of all valid pixels.
 
-    Images are taken one by one, each at its own size: nothing is padded to fit a batch, so the order of the images and
-    their neighbours change nothing.
+    Every image is seen at its own size, with nothing padded to fit a batch; small ones of one size go through together.
 
     Args:
         module: a network; used in evaluation mode, and put back into its own.
@@ -71,7 +73,7 @@ def evaluate(
         device: where the network is.
         workers: threads that load images ahead.
         title: what the progress bar says.
-        after_image: called after every image; what it raises ends the evaluation.
+        after_batch: called after every few images; what it raises ends the evaluation.
 
     Raises:
         ValueError: for an empty data set, or another number of classes.
@@ -80,7 +82,7 @@ def evaluate(
     matrix = ConfusionMatrix(dataset.num_classes)
     total = 0.0
     with _evaluating(module), no_grad(), tqdm(total=len(loader), desc=title, disable=None, leave=False) as bar:
-        for images, labels, _ in loader.epoch(0):
+        for images, labels in _same_size(loader):
             scores = module(Tensor(images).to(device))
             if scores.shape[1] != dataset.num_classes:
                 raise ValueError(
@@ -89,15 +91,28 @@ def evaluate(
                 )
             matrix.update(labels, _classes(scores))
             total += float(F.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="sum").item())
-            bar.update()
-            after_image()
+            bar.update(len(images))
+            after_batch()
     valid = int(matrix.counts.sum())
     return matrix, total / valid if valid else float("nan")
 
 
+def _same_size(loader: Loader) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """(N, 3, H, W), (N, H, W): runs of images of one size, as many as stay within _PIXELS, from batches of one."""
+    run: list[Batch] = []
+    for batch in loader:
+        if run and (batch.images.shape != run[0].images.shape or (len(run) + 1) * batch.labels.size > _PIXELS):
+            yield np.concatenate([b.images for b in run]), np.concatenate([b.labels for b in run])
+            run = []
+        run.append(batch)
+    if run:
+        yield np.concatenate([b.images for b in run]), np.concatenate([b.labels for b in run])
+
+
 def _classes(scores: Tensor) -> NDArray[np.int64]:
     """(N, K, H, W) → (N, H, W)"""
-    return np.argmax(scores.cpu().numpy(), axis=1)
+    classes: NDArray[np.int64] = np.argmax(scores.cpu().numpy(), axis=1)
+    return classes
 
 
 @contextmanager

@@ -180,8 +180,9 @@ def _integers(values: ArrayLike, name: str) -> NDArray[Any]:
 def _divide(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     """part / whole, nan where whole is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    out = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
-    return np.divide(part, whole, out=out, where=whole != 0)
+    quotient: NDArray[np.float64] = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
+    np.divide(part, whole, out=quotient, where=whole != 0)
+    return quotient
 
 
 def _mean(values: NDArray[np.float64]) -> float:

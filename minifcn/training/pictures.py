@@ -15,6 +15,7 @@ from minifcn.training.files import replacing
 
 _TILE = 256  # pixels across, of every picture in the sheet
 _GAP = 8
+_ALPHA = 0.6
 _LINE = 22  # pixels of height for a line of text
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _NO_MATPLOTLIB = 'learning_curve.png needs matplotlib; pip install "minifcn[plot]" for it'
@@ -55,7 +56,9 @@ def overlay_sheet(
 
 def _strip(image: NDArray[Any], labels: NDArray[Any], prediction: NDArray[Any], palette: ArrayLike) -> Image.Image:
     """The three pictures of one row, side by side, at the sheet's scale."""
-    pictures = [image, overlay(image, labels, palette), overlay(image, prediction, palette)]
+    # over grey, a class keeps the hue that the legend shows
+    grey = np.repeat(image.mean(axis=2).round().astype(np.uint8)[..., None], 3, axis=2)  # (H, W, 3)
+    pictures = [image, overlay(grey, labels, palette, _ALPHA), overlay(grey, prediction, palette, _ALPHA)]
     h, v = image.shape[:2]
     size = (_TILE, max(1, round(_TILE * h / v)))
     strip = Image.new("RGB", (3 * _TILE + 2 * _GAP, size[1]), _PAPER)

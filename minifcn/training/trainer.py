@@ -213,6 +213,7 @@ class Trainer:
         self.epoch = 0  # epochs that are complete
         self.step = 0  # steps that are complete in the next one
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._before_step: tuple[Arrays, dict[str, Any]] | None = None  # where no step is under way
@@ -272,6 +273,7 @@ class Trainer:
             self.optimizer.zero_grad()
             self.loss_sum += value
             self.loss_count += 1
+        self.lr = self._lr()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
@@ -280,14 +282,14 @@ class Trainer:
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
         matrix, val_loss = evaluate(
-            self.module, self.val_set, device=self.device, workers=self.config.workers, after_image=check
+            self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
         )
         record: Record = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
             "val_loss": None if math.isnan(val_loss) else val_loss,
             **matrix.summary(),
-            "lr": self._lr(),
+            "lr": self.lr,
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
@@ -348,6 +350,7 @@ class Trainer:
             "step": self.step,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
+            "lr": self.lr,
             "seconds": self.seconds,
             "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
             "best_epoch": self.best_epoch,
@@ -358,7 +361,7 @@ class Trainer:
     def _restore(self, progress: dict[str, Any]) -> None:
         self.epoch, self.step = progress["epoch"], progress["step"]
         self.loss_sum, self.loss_count = progress["loss_sum"], progress["loss_count"]
-        self.seconds, self.best_epoch = progress["seconds"], progress["best_epoch"]
+        self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
 
