@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dis
+import io
 import os
 import sys
 import warnings
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exception: a bug of ours, with its traceback.
     """
     arguments = argparse.Namespace(traceback=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no × prints a question mark
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

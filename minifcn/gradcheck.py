@@ -109,7 +109,9 @@ def _check_order(
     g = rng.standard_normal(y.shape)
     gradients = [t.data for t in grad(y, xs, g, allow_unused=True)]
     # what a typical slope is: an exact zero has no relative error of its own
-    scale = max(max((float(np.abs(t).max(initial=0)) for t in gradients), default=0.0), float(np.abs(y.data).max(initial=0)))
+    scale = max(
+        max((float(np.abs(t).max(initial=0)) for t in gradients), default=0.0), float(np.abs(y.data).max(initial=0))
+    )
     checks = []
     for k, x in enumerate(arrays):
         if x.size == 0:

@@ -9,14 +9,17 @@ part of the result. So results are bit-identical for every thread count.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Task = TypeVar("Task")
 
@@ -74,6 +77,8 @@ def _workers() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # a tenth of this package's import time, if at the top
+
             _pool = ThreadPoolExecutor(_count, thread_name_prefix="minifcn")
         return _pool
 
@@ -115,7 +120,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarr
     fault per 4 KiB, which would take about as long as filling it. Its contents last until that next call.
     """
     buffers: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     buffer = buffers.get(name)
     if buffer is None or buffer.nbytes < size:
         buffer = buffers[name] = np.empty(size, np.uint8)

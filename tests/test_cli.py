@@ -408,6 +408,14 @@ def test_module_and_exit_code(tmp_path):
     assert done.stdout == ""
 
 
+def test_a_terminal_without_our_letters_is_no_error():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "minifcn", "info", "fcn32s_resnet18", "--width", "0.0625", "--size", "32x64"]
+    done = subprocess.run([*command, "--no-memory"], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 ? 21 ? 32 ? 64" in done.stdout
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pipes that close early are a matter of POSIX")
 def test_a_reader_that_leaves_early_is_no_error():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

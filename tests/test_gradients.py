@@ -104,7 +104,9 @@ CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "mul": one("mul", normal(3, 4), normal(3, 4, seed=1)),
     "div": one("div", normal(3, 4), positive),
     "neg": one("neg", normal(3, 4)),
-    "power": lambda: iter([call("power", positive, k=k) for k in (-1.5, 0.5, 1, 2, 3)] + [call("power", normal(5), k=3)]),
+    "power": lambda: iter(
+        [call("power", positive, k=k) for k in (-1.5, 0.5, 1, 2, 3)] + [call("power", normal(5), k=3)]
+    ),
     "pow": one("pow", positive, normal(3, 4, seed=1)),
     "safe_log": one("safe_log", np.where(mask, positive, -positive)),
     "exp": one("exp", normal(3, 4)),
@@ -120,6 +122,12 @@ CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "broadcast_to": one("broadcast_to", normal(3, 1), shape=(2, 3, 4), shape_in=(3, 1)),
     "sum_to": one("sum_to", normal(2, 3, 4), shape=(2, 3, 4), shape_in=(3, 1)),
     "sum": one("sum", normal(2, 3, 4), axes=(0, 2), shape_in=(2, 3, 4)),
+    "extreme": lambda: iter(
+        [
+            call("extreme", apart(3, 4), op=op, share=(apart(3, 4) == getattr(apart(3, 4), op)()).astype(float))
+            for op in ("max", "min")
+        ]
+    ),
     "reshape": one("reshape", normal(2, 6), shape=(3, 4), shape_in=(2, 6)),
     "permute": one("permute", normal(2, 3, 4), axes=(2, 0, 1)),
     "index": lambda: iter(
@@ -238,7 +246,10 @@ def test_pooling_pairs_are_adjoint(case: PoolCase) -> None:
     scale = np.full(geom.y_hw, 0.3)
     mean, spread = PRIMITIVES["avg_pool2d"], PRIMITIVES["avg_pool2d_adjoint"]
     check_adjoint(
-        lambda x: mean(x, scale=scale, geom=geom), lambda y: spread(y, scale=scale, geom=geom), geom.x_shape, geom.y_shape
+        lambda x: mean(x, scale=scale, geom=geom),
+        lambda y: spread(y, scale=scale, geom=geom),
+        geom.x_shape,
+        geom.y_shape,
     )
 
 
@@ -271,8 +282,8 @@ def test_whole_network(name: str) -> None:
 
     gradients = mf.grad(loss(), parameters)
     rng = np.random.default_rng(3)
-    # one ReLU or pooling winner in a million may change within a step; a smaller step then leaves it on one side
-    steps = (1e-6, 1e-7, 3e-8)
+    # rounding asks for a large step; but where a ReLU or a pooling winner changes within it, only a smaller one is right
+    steps = (1e-5, 1e-6, 1e-7, 3e-8)
     scale = max(float(np.abs(g.data).max()) for g in gradients)
     for parameter_name, p, g in zip(names, parameters, gradients, strict=True):
         d = rng.standard_normal(p.shape)

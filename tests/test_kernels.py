@@ -178,10 +178,10 @@ def test_inputs_are_only_read(kernel: kernels.Kernel) -> None:
             b = np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a
             b.flags.writeable = False
             strange.append(b)
-        for ours, plain in zip(
-            run_as_is(kernel, strange, params), run_as_is(kernel, arrays, params), strict=True
-        ):
-            np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-13 * max(np.abs(plain[np.isfinite(plain)]).max(initial=1), 1))
+        for ours, plain in zip(run_as_is(kernel, strange, params), run_as_is(kernel, arrays, params), strict=True):
+            np.testing.assert_allclose(
+                ours, plain, rtol=0, atol=1e-13 * max(np.abs(plain[np.isfinite(plain)]).max(initial=1), 1)
+            )
 
 
 def run_as_is(kernel: kernels.Kernel, arrays: list[np.ndarray], params: dict[str, Any]) -> list[np.ndarray]:

@@ -114,6 +114,24 @@ def test_a_failure_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["c"]
 
 
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    import safetensors
+    import safetensors.numpy
+
+    save_weights(tmp_path / "w", small_net(), CARD)
+    old = (tmp_path / "w").read_bytes()
+
+    def full(arrays, path, metadata):
+        path.write_bytes(b"half")
+        raise safetensors.SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match="w cannot be written .No space left on device"):
+        save_weights(tmp_path / "w", small_net(), CARD)
+    assert (tmp_path / "w").read_bytes() == old
+    assert os.listdir(tmp_path) == ["w"]
+
+
 def test_weights_alone_build_the_network(tmp_path):
     net = CARD.create(seed=3)
     save_weights(tmp_path / "best.safetensors", net, CARD)

@@ -78,3 +78,12 @@ def test_ranges_and_names_are_read():
             parse_range(text)
     with pytest.raises(ValueError, match="none of them empty"):
         parse_names("a,,b")
+
+
+def test_every_public_name_of_the_room_is_there():
+    from minifcn import training
+
+    assert sorted(name for names in training._HOMES.values() for name in names) == sorted(training.__all__)
+    assert all(getattr(training, name).__name__ == name for name in training.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = training.trian

@@ -42,7 +42,7 @@ neg_p.defvjp(lambda gz: neg_p(gz))
 power_p = Primitive("power(x) -> z", lambda x, *, k: x**k)
 pow_p = Primitive("pow(x, y) -> z", lambda x, y: x**y)
 safe_log_p = Primitive("safe_log(x) -> z", lambda x: _safe_log(x))
-power_p.defvjp(lambda gz, x, k: gz * k if k == 1 else gz * (power_p(x, k=k - 1) * k))
+power_p.defvjp(lambda gz, x, k: gz * k if k in (0, 1) else gz * (power_p(x, k=k - 1) * k))
 pow_p.defvjp(lambda gz, x, y: gz * y * pow_p(x, y - 1), lambda gz, x, z: gz * z * safe_log_p(x))
 safe_log_p.defvjp(lambda gz, x: where(x.data > 0, gz / where(x.data > 0, x, 1.0), 0.0))
 
@@ -111,8 +111,10 @@ def operands(op: str, x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
 
     Raises TypeError for mixed devices or other types, ValueError where shapes do not broadcast.
     """
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and x.dtype == y.dtype:
-        return x, y
+    if isinstance(x, Tensor) and isinstance(y, Tensor):  # the usual case, quickly
+        p, q = x.data, y.data
+        if type(p) is type(q) and p.shape == q.shape and p.dtype == q.dtype:
+            return x, y
     a, b = _operand(op, x, y), _operand(op, y, x)
     backend_of(a.data, b.data, op=op)
     if a.dtype != b.dtype:

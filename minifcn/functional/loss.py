@@ -128,4 +128,5 @@ def _reduce(loss: Tensor, labels: Array, weight: Array | None, ignore_index: int
     counts = labels != ignore_index
     # counted in float64: a float32 sum of 10⁷ weights loses digits
     divisor = float(counts.sum() if weight is None else weight.astype(np.float64)[labels[counts]].sum())
-    return total * (1 / divisor if divisor else math.nan)
+    # of nothing: NaN, but as in PyTorch without a gradient, which would turn every parameter into NaN
+    return total * (1 / divisor) if divisor else total * 0.0 + math.nan

@@ -27,6 +27,14 @@ def _dim(dim: Dim, axis: Dim) -> Dim:
     return axis if dim is None else dim
 
 
+def _axis(dim: int | None, axis: int | None) -> int | None:
+    """As _dim, for a single axis."""
+    either = _dim(dim, axis)
+    if either is not None and not isinstance(either, int):
+        raise TypeError(f"max, min: dim is {either!r}; one axis is needed")
+    return either
+
+
 class TensorMethods:
     """What functional/ lends to Tensor."""
 
@@ -106,11 +114,15 @@ class TensorMethods:
     ) -> Tensor:
         return reduce.var(_t(self), _dim(dim, axis), keepdim or keepdims, correction)
 
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
-        return reduce.max(_t(self), dim, keepdim)
+    def max(
+        self, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
+    ) -> Tensor | ValuesIndices:
+        return reduce.max(_t(self), _axis(dim, axis), keepdim or keepdims)
 
-    def min(self, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
-        return reduce.min(_t(self), dim, keepdim)
+    def min(
+        self, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
+    ) -> Tensor | ValuesIndices:
+        return reduce.min(_t(self), _axis(dim, axis), keepdim or keepdims)
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         return reduce.argmax(_t(self), dim, keepdim)

@@ -14,6 +14,10 @@ from minifcn.functional.shape import axes_of, axis_of, gather, reshape, squeeze
 sum_p = Primitive("sum(x) -> y", lambda x, *, axes, shape_in: module_of(x).asarray(x.sum(axis=axes, keepdims=True)))
 sum_p.defvjp(lambda gy, axes, shape_in: expand(gy, shape_in))
 
+# the largest or smallest of all values; equal ones share the gradient, `share` holds their parts
+extreme_p = Primitive("extreme(x) -> y", lambda x, *, op, share: module_of(x).asarray(getattr(x, op)()))
+extreme_p.defvjp(lambda gy, share: expand(gy, share.shape) * Tensor(share))
+
 Dim = int | Sequence[int] | None
 
 
@@ -46,12 +50,14 @@ def var(x: Tensor, dim: Dim = None, keepdim: bool = False, correction: int = 1) 
 
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
-    """The largest value, or with `dim` the largest values along it and where they are (the first of equal ones)."""
+    """The largest of all values (equal ones share its gradient), or with `dim` the largest along it and where they are
+    (the first of equal ones)."""
     return _extreme("max", x, dim, keepdim)
 
 
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:
-    """The smallest value, or with `dim` the smallest values along it and where they are (the first of equal ones)."""
+    """The smallest of all values (equal ones share its gradient), or with `dim` the smallest along it and where they
+    are (the first of equal ones)."""
     return _extreme("min", x, dim, keepdim)
 
 
@@ -67,14 +73,14 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 def _extreme(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor | ValuesIndices:
     if x.size == 0:
         raise ValueError(f"{op}: shape {x.shape} has no elements; at least one is needed")
-    whole = dim is None
-    x = reshape(x, x.size) if whole else x
-    axis = axis_of(op, 0 if dim is None else dim, x.ndim)
     xp = module_of(x.data)
+    if dim is None:
+        best = getattr(x.data, op)()
+        ties = xp.isnan(x.data) if best != best else x.data == best
+        return extreme_p(x, op=op, share=(ties / ties.sum()).astype(x.dtype))
+    axis = axis_of(op, dim, x.ndim)
     at = xp.expand_dims(getattr(xp, f"arg{op}")(x.data, axis=axis), axis)
     values = gather(x, axis, at)
-    if whole:
-        return reshape(values, ())
     if keepdim:
         return ValuesIndices(values, Tensor(at))
     return ValuesIndices(squeeze(values, axis), Tensor(at.squeeze(axis)))

@@ -57,20 +57,35 @@ def _is_pointwise(geom: ConvGeometry) -> bool:
     return geom.w_hw == (1, 1) and geom.stride == (1, 1) and geom.padding == (0, 0)
 
 
-def _columns(x: Array, geom: ConvGeometry, tile: Tile, name: str = "columns") -> Array:
+def _columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:
     """The windows of one tile as columns (C/groups·I·J, scores), in this thread's scratch memory."""
-    channels = geom.c // geom.groups
-    image = x[tile.n, tile.g * channels : (tile.g + 1) * channels]
     rows, columns = tile.rows[1] - tile.rows[0], tile.columns[1] - tile.columns[0]
+    channels = geom.c // geom.groups
     if _is_pointwise(geom):
-        view = image[:, slice(*tile.rows), slice(*tile.columns)]
-        if view.strides[1] == columns * view.strides[2]:  # rows follow each other: no copy is needed
-            return view.reshape(channels, rows * columns)
-    extent = [span[1] - span[0] for span in (reach(geom, 0, tile.rows), reach(geom, 1, tile.columns))]
-    padded = band(image, geom, tile.rows, tile.columns, scratch("band", (channels, *extent), x.dtype))
-    cols = scratch(name, (channels, *geom.w_hw, rows, columns), x.dtype)
-    np.copyto(cols, windows(padded, geom.w_hw, (rows, columns), geom.stride, geom.dilation))
+        image = x[tile.n, tile.g * channels : (tile.g + 1) * channels, slice(*tile.rows), slice(*tile.columns)]
+        if image.strides[1] == columns * image.strides[2]:  # rows follow each other: no copy is needed
+            return image.reshape(channels, rows * columns)
+    cols = scratch("columns", (channels, *geom.w_hw, rows, columns), x.dtype)
+    _gather(x, geom, tile, slice(0, channels), cols)
     return cols.reshape(-1, rows * columns)
+
+
+def _shared_columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:
+    """As _columns, for a large tile that all workers will read: they gather it together, some channels each."""
+    rows, columns = tile.rows[1] - tile.rows[0], tile.columns[1] - tile.columns[0]
+    channels = geom.c // geom.groups
+    cols = scratch("columns", (channels, *geom.w_hw, rows, columns), x.dtype)
+    parallel(lambda part: _gather(x, geom, tile, part, cols[part]), _rows_of(channels, 2 * LANES))
+    return cols.reshape(-1, rows * columns)
+
+
+def _gather(x: Array, geom: ConvGeometry, tile: Tile, part: slice, cols: Array) -> None:
+    """Copy the windows of some of a group's channels into cols (channels, I, J, rows, columns)."""
+    start = tile.g * (geom.c // geom.groups)
+    image = x[tile.n, start + part.start : start + part.stop]
+    extent = [span[1] - span[0] for span in (reach(geom, 0, tile.rows), reach(geom, 1, tile.columns))]
+    padded = band(image, geom, tile.rows, tile.columns, scratch("band", (len(image), *extent), x.dtype))
+    np.copyto(cols, windows(padded, geom.w_hw, cols.shape[3:], geom.stride, geom.dilation))
 
 
 def _scores(y: Array, geom: ConvGeometry, tile: Tile) -> Array:
@@ -86,11 +101,12 @@ def _rows_of(count: int, parts: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def _columns_fit(geom: ConvGeometry, itemsize: int) -> bool:
-    """Whether one image's columns may be held whole, while the filter is the larger array (fc6: 7×7 on 11×15)."""
+def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
+    """Whether the filter is too large to be read once per tile, while one image's columns can be held whole: fc6, 7×7
+    on 12×15 scores, has 411 MB of weights and 18 MB of columns."""
     (p, q), (i, j) = geom.y_hw, geom.w_hw
-    size = geom.c // geom.groups * i * j * p * q * itemsize
-    return size <= SHARED_BYTES and p * q < geom.o // geom.groups
+    per_filter = geom.c // geom.groups * i * j * itemsize
+    return per_filter * p * q <= SHARED_BYTES < per_filter * geom.o // geom.groups
 
 
 @kernel("conv2d", backend="numpy", algorithm="gemm")
@@ -102,9 +118,9 @@ def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
     if y.size == 0 or w_rows.shape[2] == 0:
         y[...] = 0
         return y
-    if _columns_fit(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
+    if _filter_dominates(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
         for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
-            cols, out, filters = _columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
+            cols, out, filters = _shared_columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
 
             def product(part: slice, cols: Array = cols, out: Array = out, filters: Array = filters) -> None:
                 np.matmul(filters[part], cols, out=out[part])
@@ -122,13 +138,15 @@ def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
 def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     """w (O,C/groups,I,J) = y (O, P·Q) @ columnsᵀ, summed over images and tiles."""
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    w = np.zeros(geom.w_shape, x.dtype)
+    w = np.empty(geom.w_shape, x.dtype)
     w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)
     if y.size == 0 or w.size == 0:
+        w[...] = 0
         return w
-    if _columns_fit(geom, x.itemsize):  # a large filter: every worker writes its own filters' rows
-        for index, tile in enumerate(_tiles(geom, x.itemsize, SHARED_BYTES)):
-            cols, scores, filters = _columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
+    if w.nbytes > 2 * TILE_BYTES:  # a large filter: every worker sums its own rows of it, over few large tiles
+        started = set()
+        for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
+            cols, scores, filters = _shared_columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
 
             def fill(part: slice, cols: Array = cols, scores: Array = scores, filters: Array = filters) -> None:
                 np.matmul(scores[part], cols.T, out=filters[part])
@@ -136,7 +154,8 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
             def add(part: slice, cols: Array = cols, scores: Array = scores, filters: Array = filters) -> None:
                 filters[part] += scores[part] @ cols.T
 
-            parallel(fill if index < geom.groups else add, _rows_of(len(filters), 4 * LANES))
+            parallel(add if tile.g in started else fill, _rows_of(len(filters), 4 * LANES))
+            started.add(tile.g)
         return w
 
     tiles = list(_tiles(geom, x.itemsize))
@@ -149,8 +168,7 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
             sums[lane, tile.g] += np.matmul(_scores(y, geom, tile), _columns(x, geom, tile).T, out=product)
 
     parallel(sum_lane, range(len(lanes)))
-    for part in sums:  # in a fixed order, whoever computed them
-        w_rows += part
+    np.sum(sums, axis=0, out=w_rows)  # in a fixed order, whoever computed them
     return w
 
 
@@ -159,7 +177,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
     """x (N,C,H,W) from y (N,O,P,Q): wᵀ @ y and fold(), or at stride 1 a convolution with the filter turned round."""
     y, w = np.ascontiguousarray(y), np.ascontiguousarray(w)
     full = _turned(geom)
-    if full is not None and not _columns_fit(geom, y.itemsize):
+    if full is not None and not _filter_dominates(geom, y.itemsize):
         turned = w.reshape(geom.groups, -1, *w.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)  # (g, C/g, O/g, I, J)
         return conv2d_gemm(y, turned.reshape(full.w_shape), geom=full)
 

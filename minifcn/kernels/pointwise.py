@@ -7,6 +7,7 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.kernels.philox import philox_words
 from minifcn.kernels.registry import kernel
+from minifcn.kernels.select import select
 from minifcn.threads import parallel
 
 CHUNK = 1 << 18  # elements
@@ -30,9 +31,9 @@ def relu_chunks(x: Array) -> Array:
 
 @kernel("relu_grad", backend="numpy", algorithm="chunks")
 def relu_grad_chunks(gy: Array, y: Array) -> Array:
-    """gx = gy where y > 0, else 0."""
-    flat_gy, flat_y, gx = _flat(gy), _flat(y), np.zeros(gy.size, gy.dtype)
-    parallel(lambda part: np.copyto(gx[part], flat_gy[part], where=flat_y[part] > 0), _chunks(gy.size))
+    """gx = gy, but 0 where y ≤ 0; a NaN that came through the ReLU lets its gradient through."""
+    flat_gy, flat_y, gx = _flat(gy), _flat(y), np.empty(gy.size, gy.dtype)
+    parallel(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), _chunks(gy.size))
     return gx.reshape(gy.shape)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import PoolGeometry
 from minifcn.kernels.registry import kernel
+from minifcn.kernels.select import select
 from minifcn.kernels.windows import tap as tap_slices
 from minifcn.threads import parallel
 
@@ -85,8 +86,9 @@ def max_pool2d_taps(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
                 continue
             better = value > best  # false beside a NaN, so a NaN that was found stays
             better |= np.isnan(value)
-            np.copyto(best, value, where=better)
-            np.copyto(winner, winner.dtype.type(number), where=better)
+            np.maximum(best, value, out=best)
+            # numbers rise from tap to tap, so the last better one is the largest
+            np.maximum(winner, better * winner.dtype.type(number), out=winner)
 
     parallel(work, _chunks(geom, x.itemsize))
     return y.reshape(geom.y_shape), tap.reshape(geom.y_shape)
@@ -98,7 +100,8 @@ def pool_put_taps(y: Array, *, tap: Array, geom: PoolGeometry) -> Array:
     y_planes, tap_planes = _planes(y), _planes(tap)
 
     def add(padded: Array, chunk: slice, number: int, at: tuple[slice, slice]) -> None:
-        padded[:, at[0], at[1]] += np.where(tap_planes[chunk] == number, y_planes[chunk], 0)
+        own = y_planes[chunk]
+        padded[:, at[0], at[1]] += select(tap_planes[chunk] == number, own, np.empty_like(own))
 
     return _accumulate(geom, y.dtype, add)
 
@@ -107,12 +110,12 @@ def pool_put_taps(y: Array, *, tap: Array, geom: PoolGeometry) -> Array:
 def pool_take_taps(x: Array, *, tap: Array, geom: PoolGeometry) -> Array:
     """y (N,C,P,Q): x (N,C,H,W) at the taps that were chosen."""
     x_planes, tap_planes = _planes(x), _planes(tap)
-    y = np.empty((len(x_planes), *geom.y_hw), x.dtype)
+    y = np.zeros((len(x_planes), *geom.y_hw), x.dtype)
 
     def work(chunk: slice) -> None:
-        padded = _pad(x_planes[chunk], geom, 0)
+        padded, own = _pad(x_planes[chunk], geom, 0), y[chunk]
         for number, (rows, columns) in _taps(geom):
-            np.copyto(y[chunk], padded[:, rows, columns], where=tap_planes[chunk] == number)
+            own += select(tap_planes[chunk] == number, padded[:, rows, columns], np.empty_like(own))
 
     parallel(work, _chunks(geom, x.itemsize))
     return y.reshape(geom.y_shape)

@@ -155,10 +155,10 @@ def relu_reference(x: Array) -> Array:
 
 @kernel("relu_grad", backend="numpy", algorithm=REFERENCE)
 def relu_grad_reference(gy: Array, y: Array) -> Array:
-    """gx = gy where y > 0, else 0."""
+    """gx = gy, but 0 where y ≤ 0."""
     gx = np.zeros_like(gy)
     for at, value in np.ndenumerate(gy):
-        gx[at] = value if y[at] > 0 else 0
+        gx[at] = 0 if y[at] <= 0 else value
     return gx
 
 

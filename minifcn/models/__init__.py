@@ -1,6 +1,6 @@
 """Networks by name: fcn{32,16,8}s_BACKBONE and its variants.
 
-fcn8s_vgg16           padding 1, same-padded fc6: aligned, and 2.3 times cheaper than the paper's
+fcn8s_vgg16           padding 1, same-padded fc6: as aligned, and about half the work of the paper's
 fcn8s_vgg16_paper     padding 100 and crops, as published
 fcn8s_resnet101       the second article's head: even kernels, half a cell off at each fusion
 fcn8s_resnet101_aligned   odd kernels: exact

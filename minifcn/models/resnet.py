@@ -26,8 +26,10 @@ def _conv(c: int, o: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class _Block(nn.Module):
     """relu(x + residual(x)); where sizes or channels change, x goes through a 1×1 convolution first."""
 
-    def __init__(self, c: int, o: int, stride: int) -> None:
-        super().__init__()
+    expansion: int
+
+    def _finish(self, c: int, o: int, stride: int) -> None:
+        """What comes after the convolutions, in torchvision's order."""
         self.relu = nn.ReLU()
         self.downsample: nn.Module | None = None
         if stride != 1 or c != o:
@@ -48,9 +50,10 @@ class BasicBlock(_Block):
     expansion = 1
 
     def __init__(self, c: int, inner: int, stride: int) -> None:
-        super().__init__(c, inner, stride)
+        super().__init__()
         self.conv1, self.bn1 = _conv(c, inner, 3, stride), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = _conv(inner, inner, 3), nn.BatchNorm2d(inner)
+        self._finish(c, inner, stride)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
@@ -62,11 +65,12 @@ class Bottleneck(_Block):
     expansion = 4
 
     def __init__(self, c: int, inner: int, stride: int) -> None:
+        super().__init__()
         o = inner * self.expansion
-        super().__init__(c, o, stride)
         self.conv1, self.bn1 = _conv(c, inner, 1), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = _conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
         self.conv3, self.bn3 = _conv(inner, o, 1), nn.BatchNorm2d(o)
+        self._finish(c, o, stride)
 
     def residual(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

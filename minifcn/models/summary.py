@@ -154,9 +154,17 @@ def summarize(model: Module, size: tuple[int, int], batch: int = 1, *, memory: b
     return Summary((batch, 3, *size), tuple(_rows(model, shapes, macs)), measured)
 
 
+def _layers(model: Module) -> list[tuple[str, Module]]:
+    """(name, module), each module once, under the first of its names."""
+    first: dict[int, tuple[str, Module]] = {}
+    for name, layer in model.named_modules():
+        first.setdefault(id(layer), (name, layer))
+    return list(first.values())
+
+
 def _rows(model: Module, shapes: dict[str, tuple[int, ...]], macs: dict[str, int]) -> Iterator[Row]:
     seen: set[int] = set()  # a parameter that two layers share counts once
-    for name, layer in model.named_modules():
+    for name, layer in _layers(model):
         own = [p for key, p in layer.named_parameters() if "." not in key and id(p) not in seen]
         seen.update(id(p) for p in own)
         if not own and any(True for other, _ in layer.named_modules() if other):
@@ -180,7 +188,7 @@ def _watching(model: Module, shapes: dict[str, tuple[int, ...]], macs: dict[str,
 
         return hook
 
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in model.named_modules()]
+    handles = [layer.register_forward_hook(watch(name)) for name, layer in _layers(model)]
     try:
         yield
     finally:

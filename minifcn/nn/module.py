@@ -73,11 +73,9 @@ class Module:
         if "_modules" not in self.__dict__ and isinstance(value, Parameter | Module):
             raise AttributeError(f"{type(self).__name__}: super().__init__() must come before assigning {name}")
         if isinstance(value, Parameter):
-            self._forget(name)
-            self._parameters[name] = value
+            self._put(self._parameters, name, value)
         elif isinstance(value, Module):
-            self._forget(name)
-            self._modules[name] = value
+            self._put(self._modules, name, value)
         elif name in self.__dict__.get("_buffers", {}):
             self._buffers[name] = value
         elif value is None and name in self.__dict__.get("_parameters", {}):
@@ -86,9 +84,12 @@ class Module:
             self.__dict__.get("_modules", {}).pop(name, None)
             object.__setattr__(self, name, value)
 
-    def _forget(self, name: str) -> None:
-        for table in (self.__dict__, self._parameters, self._buffers, self._modules):
-            table.pop(name, None)
+    def _put(self, table: dict[str, Any], name: str, value: Any) -> None:
+        """Into one table and out of the others; a name that is there already keeps its place in the order."""
+        for other in (self.__dict__, self._parameters, self._buffers, self._modules):
+            if other is not table:
+                other.pop(name, None)
+        table[name] = value
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_buffers", "_modules"):

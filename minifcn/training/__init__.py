@@ -1,4 +1,4 @@
-"""Training and use: metrics, checkpoints, the trainer, pictures.
+"""Training and use: metrics, checkpoints, the trainer, a trained network at work, pictures.
 
 The names are loaded when they are first used, so that reading a configuration does not load Pillow or tqdm.
 """
@@ -6,32 +6,65 @@ The names are loaded when they are first used, so that reading a configuration d
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minifcn.training.checkpoint import (
+        ModelCard,
+        load_checkpoint,
+        load_model,
+        load_weights,
+        save_checkpoint,
+        save_weights,
+    )
+    from minifcn.training.config import TrainConfig
+    from minifcn.training.inference import evaluate, predict
+    from minifcn.training.metrics import ConfusionMatrix
+    from minifcn.training.pictures import learning_curve, overlay_sheet, save_labels
+    from minifcn.training.trainer import Trainer, TrainResult, train
+
+__all__ = [
+    "TrainConfig",
+    "train",
+    "Trainer",
+    "TrainResult",
+    "evaluate",
+    "predict",
+    "ConfusionMatrix",
+    "ModelCard",
+    "save_weights",
+    "load_weights",
+    "load_model",
+    "save_checkpoint",
+    "load_checkpoint",
+    "overlay_sheet",
+    "learning_curve",
+    "save_labels",
+]
 
 _HOMES = {
-    "TrainConfig": "config",
-    "ConfusionMatrix": "metrics",
-    "Trainer": "trainer",
-    "TrainResult": "trainer",
-    "train": "trainer",
-    "evaluate": "trainer",
-    "ModelCard": "checkpoint",
-    "save_weights": "checkpoint",
-    "load_weights": "checkpoint",
-    "load_model": "checkpoint",
-    "save_checkpoint": "checkpoint",
-    "load_checkpoint": "checkpoint",
-    "overlay_sheet": "pictures",
-    "learning_curve": "pictures",
+    "config": ("TrainConfig",),
+    "trainer": ("train", "Trainer", "TrainResult"),
+    "inference": ("evaluate", "predict"),
+    "metrics": ("ConfusionMatrix",),
+    "checkpoint": (
+        "ModelCard",
+        "save_weights",
+        "load_weights",
+        "load_model",
+        "save_checkpoint",
+        "load_checkpoint",
+    ),
+    "pictures": ("overlay_sheet", "learning_curve", "save_labels"),
 }
-
-__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

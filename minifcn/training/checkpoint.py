@@ -223,10 +223,14 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def _write(path: str | os.PathLike[str], arrays: Arrays, about: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as draft:
-        save_file(arrays, draft, {_ENTRY: json.dumps(about)})
+        try:
+            save_file(arrays, draft, {_ENTRY: json.dumps(about)})
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(f"save: {path} cannot be written ({error}); the file that was there before stays") from error
 
 
 def read(path: Path, op: str) -> tuple[Arrays, dict[str, Any]]:

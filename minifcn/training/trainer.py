@@ -172,7 +172,6 @@ class Trainer:
             self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
         if config != stored:
             self._write_config()
-        self._read_metrics()
         return self
 
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
@@ -226,6 +225,7 @@ class Trainer:
             FloatingPointError: where the loss is no longer a number.
             KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
         """
+        self._read_metrics()
         self.say(self._introduction())
         outer = random.get_state()
         random.set_state(self._random)

@@ -1,0 +1,1 @@
+"""Honest tables: each row is checked before it is timed, and both contenders run in turn in one process."""

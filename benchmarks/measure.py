@@ -1,0 +1,78 @@
+"""How everything here is timed, and what is written down beside the numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+import minifcn as mf
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of every contender in every round. They take turns, so a slow moment of the machine hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(warmup + rounds):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            work()
+            seconds = time.perf_counter() - start
+            if number >= warmup:
+                times[name].append(seconds)
+    return times
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """The ratio of the medians, and the least and most of the ratios round by round."""
+    rounds = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"of_medians": statistics.median(ours) / statistics.median(theirs), "min": min(rounds), "max": max(rounds)}
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a result belongs to."""
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "minifcn": mf.__version__}
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        versions["torch"] = torch.__version__
+    blas = [f"{i['internal_api']} {i['version']}" for i in threadpool_info() if i["user_api"] == "blas"]
+    return {
+        "device": "cpu",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": mf.get_num_threads(),
+        "blas": blas,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    width = next((f for f in ("avx512f", "avx2", "avx") if f" {f} " in f"{flags} "), "")
+    return f"{names[0] if names else platform.processor()} {width}".strip()
+
+
+def write(name: str, command: str, rows: list[dict[str, Any]]) -> Path:
+    """results/NAME.json: the command that made it, the environment and the rows."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"command": command, "environment": environment(), "rows": rows}, indent=2) + "\n")
+    return path

@@ -1,0 +1,133 @@
+"""One training step of a whole network, against the same network in PyTorch with the same weights.
+
+A step is forward, cross-entropy, backward and SGD with momentum, on one image of 360×480, float32. First the logits of
+both are compared, then the steps are timed in turn in one process; the peak memory of each is measured in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import interleaved, ratio, spread
+
+SIZE, CLASSES = (360, 480), 21
+HYPER = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def _data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((1, 3, *SIZE), dtype=np.float32), rng.integers(0, CLASSES, (1, *SIZE))
+
+
+def _ours(name: str) -> tuple[Callable[[], object], Any]:
+    """(one training step, the model)."""
+    import minifcn as mf
+    import minifcn.functional as F
+
+    model = mf.models.create(name, CLASSES, seed=0)
+    optimizer = mf.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
+    image, labels = _data()
+
+    def step() -> None:
+        F.cross_entropy(model(mf.Tensor(image)), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, model
+
+
+def _theirs(name: str) -> tuple[Callable[[], object], Any]:
+    """The same in PyTorch: the twin that the tests compare with, in place where PyTorch users would be."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
+    import torch
+    from twins import twin
+
+    torch.set_num_threads(_threads())
+    model = twin(name, CLASSES, 1)
+    for layer in model.modules():  # as torchvision has it: less memory and time
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = True
+    if "vgg16" in name:
+        for parameter_name, p in model.named_parameters():
+            p.requires_grad_(not parameter_name.startswith("upscore"))  # fixed, as ours
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
+    image, labels = (torch.from_numpy(a) for a in _data())
+
+    def step() -> None:
+        torch.nn.functional.cross_entropy(model(image), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, model
+
+
+def _threads() -> int:
+    import minifcn as mf
+
+    return mf.get_num_threads()
+
+
+def rows(name: str, rounds: int) -> list[dict[str, Any]]:
+    """The training step of one network: error of the logits, times, ratio and peak memory."""
+    our_step, our_model = _ours(name)
+    their_step, their_model = _theirs(name)
+    error = _equal_logits(our_model, their_model)
+    times = interleaved({"minifcn": our_step, "torch": their_step}, rounds, warmup=2)
+    memory = {contender: _peak(name, contender) for contender in times}
+    return [
+        {
+            "model": name,
+            "what": f"training step, 1 image {SIZE[0]}x{SIZE[1]}, float32",
+            "logits_relative_error": error,
+            **{contender: {**spread(s), "peak_rss_gb": memory[contender]} for contender, s in times.items()},
+            "ratio": ratio(times["minifcn"], times["torch"]),
+        }
+    ]
+
+
+def _equal_logits(ours: Any, theirs: Any) -> float:
+    """Give both the same weights (scores not zero), and compare their logits."""
+    import torch
+
+    import minifcn as mf
+
+    rng = np.random.default_rng(1)
+    for p in ours.parameters():
+        if not p.data.any():
+            p.data = (rng.standard_normal(p.shape) * 0.01).astype(np.float32)
+    theirs.load_state_dict({k: torch.from_numpy(np.array(t)) for k, t in ours.state_dict().items()})
+    image, _ = _data()
+    ours.eval()
+    theirs.eval()
+    with mf.no_grad(), torch.no_grad():
+        a, b = ours(mf.Tensor(image)).numpy(), theirs(torch.from_numpy(image)).numpy()
+    ours.train()
+    theirs.train()
+    error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    if not error < 1e-4:
+        raise RuntimeError(f"models: logits of {type(ours).__name__} differ from PyTorch's by {error:.1e}; not timed")
+    return error
+
+
+def _peak(name: str, contender: str) -> float:
+    """Peak resident memory, in GB, of a process that makes three training steps."""
+    code = f"from benchmarks.models import peak; peak({name!r}, {contender!r})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return float(json.loads(out.splitlines()[-1]))
+
+
+def peak(name: str, contender: str) -> None:
+    """Make three steps and print this process's peak memory."""
+    step, _ = _ours(name) if contender == "minifcn" else _theirs(name)
+    for _ in range(3):
+        step()
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9))
