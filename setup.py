@@ -1,4 +1,4 @@
-"""What minifcn is called, what it needs, and what it installs (pyproject.toml holds only the build backend and tool tables)."""
+"""What minifcn is called, needs and installs; pyproject.toml holds only the build backend and tool tables."""
 
 from pathlib import Path
 

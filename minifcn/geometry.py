@@ -266,7 +266,7 @@ class AxisMap:
     offset: Fraction = Fraction(0)
 
     def then_conv(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> AxisMap:
-        """After a convolution or pooling: cell p sees the cells p·s + d·i − padding, centred on p·s + d(k−1)/2 − padding."""
+        """After a convolution or pooling: cell p sees p·s + d·i − padding, with centre p·s + d(k−1)/2 − padding."""
         centre = Fraction(dilation * (kernel - 1), 2) - padding
         return AxisMap(self.scale * stride, self.offset + self.scale * centre)
 

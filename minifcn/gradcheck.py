@@ -126,9 +126,9 @@ def _check_order(
             if not error <= tolerance:
                 at, own, other = _worst(value, arrays, k, gradients[k], g)
                 raise GradientError(
-                    f"check_grad: order {order}, argument {k} of shape {x.shape}: the gradient gives {analytic:.9g} along "
-                    f"a random direction and central differences {numeric:.9g} (relative error {error:.1e}, at most "
-                    f"{tolerance:.0e}); worst at {at}: {own:.9g} against {other:.9g}"
+                    f"check_grad: order {order}, argument {k} of shape {x.shape}: the gradient gives {analytic:.9g} "
+                    f"along a random direction and central differences {numeric:.9g} (relative error {error:.1e}, "
+                    f"at most {tolerance:.0e}); worst at {at}: {own:.9g} against {other:.9g}"
                 )
     return checks
 

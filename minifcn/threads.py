@@ -49,28 +49,41 @@ def get_num_threads() -> int:
     return _count
 
 
-def parallel(work: Callable[[Task], object], tasks: Iterable[Task]) -> None:
-    """Call work(task) for every task, on all threads; returns when all are done, or raises what one of them raised."""
+def parallel(work: Callable[[Task], object], tasks: Iterable[Task], alone: bool = False) -> None:
+    """Call work(task) for every task, on all threads; returns when all are done, or raises what one of them raised.
+
+    The caller works too, so a few tasks do not wait for a worker to wake up. `alone` leaves all of them to it: where a
+    task takes less than about a millisecond, passing the interpreter's lock to and fro costs more than a second thread
+    brings.
+    """
     tasks = list(tasks)
     if len(tasks) <= 1 or getattr(_local, "inside", False):  # a kernel called from a worker runs its tasks itself
         for task in tasks:
             work(task)
         return
-    with _one_blas_thread():
-        if _count == 1:
-            for task in tasks:
+    queue = iter(tasks)  # shared: the interpreter hands out each task once
+
+    def drain() -> None:
+        _local.inside = True
+        try:
+            for task in queue:
                 work(task)
-        else:
-            for _ in _workers().map(lambda task: _run(work, task), tasks):
+        except BaseException:
+            for _ in queue:  # nobody starts another
                 pass
+            raise
+        finally:
+            _local.inside = False
 
-
-def _run(work: Callable[[Task], object], task: Task) -> None:
-    _local.inside = True
-    try:
-        work(task)
-    finally:
-        _local.inside = False
+    with _one_blas_thread():
+        helpers = [_workers().submit(drain) for _ in range(0 if alone else min(_count, len(tasks)) - 1)]
+        try:
+            drain()
+        finally:
+            failures = [h.exception() for h in helpers if not h.cancel()]  # waits for those that have begun
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
 
 def _workers() -> ThreadPoolExecutor:
@@ -79,7 +92,7 @@ def _workers() -> ThreadPoolExecutor:
         if _pool is None:
             from concurrent.futures import ThreadPoolExecutor  # a tenth of this package's import time, if at the top
 
-            _pool = ThreadPoolExecutor(_count, thread_name_prefix="minifcn")
+            _pool = ThreadPoolExecutor(max(_count - 1, 1), thread_name_prefix="minifcn")
         return _pool
 
 
@@ -101,9 +114,9 @@ def _one_blas_thread() -> Iterator[None]:
         if _blas is None:
             from threadpoolctl import ThreadpoolController
 
-            _blas = ThreadpoolController()
+            _blas = ThreadpoolController().select(user_api="blas")
         if _blas_users == 0:
-            _blas_limit = _blas.limit(limits=1, user_api="blas")
+            _blas_limit = _blas.limit(limits=1)
         _blas_users += 1
     try:
         yield

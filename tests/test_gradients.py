@@ -282,7 +282,7 @@ def test_whole_network(name: str) -> None:
 
     gradients = mf.grad(loss(), parameters)
     rng = np.random.default_rng(3)
-    # rounding asks for a large step; but where a ReLU or a pooling winner changes within it, only a smaller one is right
+    # rounding asks for a large step; where a ReLU or a pooling winner changes within it, only a smaller one is right
     steps = (1e-5, 1e-6, 1e-7, 3e-8)
     scale = max(float(np.abs(g.data).max()) for g in gradients)
     for parameter_name, p, g in zip(names, parameters, gradients, strict=True):

@@ -169,7 +169,7 @@ def test_tiles_change_nothing(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kernel", ALL, ids=lambda k: f"{k.op}-{k.algorithm}")
 def test_inputs_are_only_read(kernel: kernels.Kernel) -> None:
-    """Read-only, non-contiguous inputs are accepted and give the same result, to the rounding of sums in another order."""
+    """Read-only, non-contiguous inputs are accepted and give the same, to the rounding of sums in another order."""
     for arrays, params in EXAMPLES[kernel.op]():
         if kernel.refuses(params):
             continue

@@ -27,6 +27,7 @@ from minifcn.threads import parallel, scratch
 
 TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
 SHARED_BYTES = 32 << 20  # columns of a small image, gathered once for a large filter: the most that a kernel holds
+SHORT_TASK = 1 << 23  # multiplications that take one thread less than about a millisecond
 LANES = 4  # partial sums of a weight gradient; a constant, so that the result does not depend on the thread count
 
 
@@ -40,7 +41,7 @@ class Tile(NamedTuple):
 
 
 def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Iterator[Tile]:
-    """Cut the scores into rectangles whose columns fit the budget: whole rows where one fits, so a tile is contiguous."""
+    """Cut the scores into rectangles whose columns fit the budget: whole rows, which are contiguous, where one fits."""
     p, q = geom.y_hw
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
     scores = max(budget // per_score, 1)
@@ -50,6 +51,11 @@ def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Itera
             for p0 in range(0, p, height):
                 for q0 in range(0, q, width):
                     yield Tile(n, g, (p0, min(p0 + height, p)), (q0, min(q0 + width, q)))
+
+
+def _short(geom: ConvGeometry, tasks: int) -> bool:
+    """Whether a task has too little to do for a second thread to help."""
+    return geom.macs < SHORT_TASK * tasks
 
 
 def _is_pointwise(geom: ConvGeometry) -> bool:
@@ -127,9 +133,11 @@ def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
 
             parallel(product, _rows_of(len(filters), 2 * LANES))
         return y
+    tiles = list(_tiles(geom, x.itemsize))
     parallel(
         lambda tile: np.matmul(w_rows[tile.g], _columns(x, geom, tile), out=_scores(y, geom, tile)),
-        _tiles(geom, x.itemsize),
+        tiles,
+        alone=_short(geom, len(tiles)),
     )
     return y
 
@@ -167,7 +175,7 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
         for tile in lanes[lane]:
             sums[lane, tile.g] += np.matmul(_scores(y, geom, tile), _columns(x, geom, tile).T, out=product)
 
-    parallel(sum_lane, range(len(lanes)))
+    parallel(sum_lane, range(len(lanes)), alone=_short(geom, len(tiles)))
     np.sum(sums, axis=0, out=w_rows)  # in a fixed order, whoever computed them
     return w
 
@@ -184,8 +192,8 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
     channels, per_group = geom.c // geom.groups, geom.o // geom.groups
     taps = geom.w_hw[0] * geom.w_hw[1]
     w_rows = w.reshape(geom.groups, per_group, channels, *geom.w_hw)
-    y_rows = y.reshape(geom.n, geom.groups, per_group, -1)  # (n, g, O/g, P·Q)
     p, q = geom.y_hw
+    y_rows = y.reshape(geom.n, geom.groups, per_group, p * q)  # (n, g, O/g, P·Q)
     span = [reach(geom, axis, (0, geom.y_hw[axis])) for axis in range(2)]
     x = np.empty(geom.x_shape, y.dtype)
     if x.size == 0 or y.size == 0 or w.size == 0:
@@ -218,7 +226,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
         image = padded[:, -top : -top + geom.x_hw[0], -left : -left + geom.x_hw[1]]
         x[n, g * channels + part.start : g * channels + part.stop] = image
 
-    parallel(scatter, tasks)
+    parallel(scatter, tasks, alone=_short(geom, len(tasks)))
     return x
 
 

@@ -78,7 +78,7 @@ class TrainConfig:
     width: float = _option(0.25, "channels of the network, as a part of the full number")
     data: str = _option("shapes", "data set: shapes, camvid:DIR, voc:DIR or folder:IMAGES:MASKS")
     size: tuple[int, int] = _option((128, 128), "size of a shapes scene in pixels", parse=parse_size, metavar="HxW")
-    scenes: int = _option(400, "number of training scenes that shapes makes")
+    scenes: int = _option(1600, "number of training scenes that shapes makes")
     val_scenes: int = _option(64, "number of validation scenes that shapes makes")
     classes: tuple[str, ...] | None = _option(
         None, "names of the classes of a folder data set", parse=parse_names, metavar="NAME,NAME,…"
@@ -88,10 +88,10 @@ class TrainConfig:
         None, "scale training images by a random factor", parse=parse_range, metavar="LEAST,MOST"
     )
     flip: bool = _option(True, "mirror every other training image")
-    epochs: int = _option(12, "passes over the training images")
+    epochs: int = _option(3, "passes over the training images")
     batch_size: int = _option(8, "images in a step")
     optimizer: str = _option("adam", "how weights are updated", choices=("sgd", "adam"))
-    lr: float = _option(2e-3, "learning rate of the first step")
+    lr: float = _option(3e-3, "learning rate of the first step")
     momentum: float = _option(0.9, "momentum of sgd")
     weight_decay: float = _option(1e-4, "weight decay")
     paper_bias: bool = _option(False, "the paper's rule for biases: twice the learning rate and no decay")

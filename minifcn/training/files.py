@@ -25,7 +25,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode  # what the user's umask gives; some libraries write files that only the owner reads
         yield draft
+        draft.chmod(mode)
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, target)

@@ -1,0 +1,209 @@
+"""Modules, state, layers and optimizers, without PyTorch (tests/oracle compares with it)."""
+
+import numpy as np
+import pytest
+
+import minifcn as mf
+import minifcn.functional as F
+from minifcn import nn, optim
+from minifcn.autograd import Tensor
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks[0](self.bn(self.conv(x)))
+
+
+NAMES = [
+    "conv.weight",
+    "bn.weight",
+    "bn.bias",
+    "bn.running_mean",
+    "bn.running_var",
+    "bn.num_batches_tracked",
+    "blocks.0.0.weight",
+    "blocks.0.0.bias",
+]
+
+
+def test_state_has_pytorch_s_names_in_order() -> None:
+    net = Net()
+    assert list(net.state_dict()) == NAMES
+    assert [n for n, _ in net.named_parameters()] == [n for n in NAMES if "running" not in n and "num" not in n]
+    assert [n for n, _ in net.named_buffers()] == NAMES[3:6]
+    net.conv.weight = nn.Parameter(np.zeros((4, 3, 3, 3), np.float32))
+    assert list(net.state_dict()) == NAMES
+
+
+def test_loading_lists_every_fault_and_changes_nothing() -> None:
+    net = Net()
+    state = {k: np.array(v) + 1 for k, v in net.state_dict().items()}
+    before = np.array(net.bn.weight)
+    bad = {**state, "bn.weight": np.zeros(5), "extra": np.zeros(1)}
+    del bad["conv.weight"]
+    with pytest.raises(
+        ValueError, match=r"bn.weight is \(5,\) and should be \(4,\) — missing: conv.weight — unexpected: extra"
+    ):
+        net.load_state_dict(bad)
+    np.testing.assert_array_equal(net.bn.weight.data, before)
+    assert net.load_state_dict(state) == ([], [])
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value.data, state[name])
+    del state["conv.weight"]
+    assert net.load_state_dict({**state, "extra": 1}, strict=False) == (["conv.weight"], ["extra"])
+
+
+def test_train_eval_and_zero_grad_reach_every_module() -> None:
+    net = Net().eval()
+    assert not any(m.training for m in net.modules())
+    net.train()
+    assert all(m.training for m in net.modules())
+    net(Tensor(np.random.default_rng(0).standard_normal((2, 3, 5, 5), dtype=np.float32))).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_batch_norm_keeps_running_statistics() -> None:
+    """momentum moves towards the batch's mean and unbiased variance; None averages all batches seen."""
+    x = Tensor(np.random.default_rng(0).standard_normal((3, 2, 4, 4), dtype=np.float32) * 3 + 1)
+    mean, var = np.array(x).mean((0, 2, 3)), np.array(x).var((0, 2, 3), ddof=1)
+    for momentum, expected_mean, expected_var in [(0.1, 0.1 * mean, 0.9 + 0.1 * var), (None, mean, var)]:
+        bn = nn.BatchNorm2d(2, momentum=momentum)
+        bn(x)
+        np.testing.assert_allclose(bn.running_mean.data, expected_mean, rtol=1e-5)
+        np.testing.assert_allclose(bn.running_var.data, expected_var, rtol=1e-5)
+        assert bn.num_batches_tracked.item() == 1
+        frozen = np.array(bn.running_mean)
+        y = bn.eval()(x)
+        np.testing.assert_array_equal(bn.running_mean.data, frozen)
+        hand = (np.array(x) - expected_mean[:, None, None]) / np.sqrt(expected_var[:, None, None] + 1e-5)
+        np.testing.assert_allclose(y.data, hand, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_at_a_large_mean() -> None:
+    """mean/std = 1e4 in float32: the normalised values still have mean 0 and variance 1."""
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 1, 32, 32), dtype=np.float32) + np.float32(1e4))
+    y = F.batch_norm(x, None, None, training=True).data
+    assert abs(y.mean()) < 1e-3
+    assert abs(y.var() - 1) < 1e-2
+
+
+def test_layers_print_what_they_are() -> None:
+    text = repr(Net())
+    assert "(conv): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(0, 0)" in text
+    assert "(0): Conv2d(4, 4, kernel_size=(1, 1)" in text
+
+
+def test_module_mistakes_are_explained() -> None:
+    class Forgetful(nn.Module):
+        def __init__(self) -> None:
+            self.conv = nn.Conv2d(1, 1, 1)
+
+    with pytest.raises(AttributeError, match=r"super\(\).__init__\(\) must come before assigning conv"):
+        Forgetful()
+    with pytest.raises(AttributeError, match="Net has no attribute 'convolution'"):
+        Net().convolution  # noqa: B018
+    with pytest.raises(NotImplementedError, match=r"Module: no forward\(\)"):
+        nn.Module()(1)
+    with pytest.raises(ValueError, match="groups=2 does not divide 3 and 4 channels"):
+        nn.Conv2d(3, 4, 1, groups=2)
+
+
+def test_hooks_see_inputs_and_outputs() -> None:
+    net, seen = Net(), []
+    handle = net.bn.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].shape, output.shape)))
+    image = Tensor(np.zeros((2, 3, 5, 5), np.float32))
+    net(image)
+    handle.remove()
+    net(image)
+    assert seen == [((2, 4, 3, 3), (2, 4, 3, 3))]
+
+
+def test_casting_a_module() -> None:
+    net = Net().to(np.float64)
+    assert {t.dtype.name for t in net.state_dict().values()} == {"float64", "int64"}
+    net(Tensor(np.ones((2, 3, 5, 5)))).sum().backward()
+    optim.SGD(net.parameters(), lr=0.1).step()
+
+
+def test_seed_repeats_weights_and_dropout() -> None:
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        mf.manual_seed(5)
+        return np.array(nn.Conv2d(2, 2, 3).weight), np.array(F.dropout(Tensor(np.ones(50)), 0.5))
+
+    (w1, d1), (w2, d2) = draw(), draw()
+    np.testing.assert_array_equal(w1, w2)
+    np.testing.assert_array_equal(d1, d2)
+    assert not np.array_equal(np.array(F.dropout(Tensor(np.ones(50)), 0.5)), d2)
+    with pytest.raises(ValueError, match="seed is -1"):
+        mf.manual_seed(-1)
+
+
+def test_sgd_by_hand() -> None:
+    p = nn.Parameter(np.array([1.0, -2.0]))
+    sgd = optim.SGD([p], lr=0.1, momentum=0.5, weight_decay=0.2)
+    value, velocity = np.array([1.0, -2.0]), 0.0
+    for gradient in (np.array([0.3, 0.4]), np.array([-1.0, 0.5]), np.array([0.0, 2.0])):
+        p.grad = Tensor(gradient)
+        sgd.step()
+        velocity = 0.5 * velocity + gradient + 0.2 * value
+        value = value - 0.1 * velocity
+    np.testing.assert_allclose(p.data, value, rtol=1e-15)
+
+
+def test_schedules_and_the_paper_s_groups() -> None:
+    net = Net()
+    groups = optim.paper_groups(net, lr=0.1, weight_decay=0.01)
+    assert [(len(g["params"]), g["lr"], g["weight_decay"]) for g in groups] == [(3, 0.1, 0.01), (2, 0.2, 0.0)]
+    sgd = optim.SGD(groups, lr=0.1)
+    poly = optim.PolyLR(sgd, total_steps=4, power=0.5)
+    rates = []
+    for _ in range(5):
+        rates.append([g["lr"] for g in sgd.param_groups])
+        poly.step()
+    np.testing.assert_allclose(rates, np.sqrt([[1, 1], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25], [0, 0]]) * [0.1, 0.2])
+    adam = optim.Adam([nn.Parameter(np.ones(1))], lr=1.0)
+    step = optim.StepLR(adam, step_size=2, gamma=0.1)
+    step.load_state_dict({"steps": 5})
+    assert adam.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_optimizer_mistakes_are_explained() -> None:
+    p = nn.Parameter(np.ones(1))
+    with pytest.raises(ValueError, match="SGD: no parameters"):
+        optim.SGD([], lr=0.1)
+    with pytest.raises(ValueError, match="SGD: lr -1"):
+        optim.SGD([p], lr=-1)
+    with pytest.raises(ValueError, match="a parameter is in two groups"):
+        optim.Adam([p, p])
+    with pytest.raises(ValueError, match=r"groups of \[2\] parameters for an optimizer with \[1\]"):
+        optim.SGD([p], lr=0.1).load_state_dict({"state": {}, "param_groups": [{"params": [0, 1]}]})
+
+
+def test_bilinear_kernel() -> None:
+    np.testing.assert_array_equal(nn.init.bilinear_kernel(4)[1] * 16, [3, 9, 9, 3])
+    np.testing.assert_array_equal(nn.init.bilinear_kernel(3) * 4, [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
+    with pytest.raises(ValueError, match="as many output as input channels"):
+        nn.init.bilinear((2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_bilinear_upsampling_reproduces_constants_and_ramps(factor: int) -> None:
+    """A constant stays constant and a ramp a ramp of equal slope, inside; the rim darkens, as zeros enter there."""
+    k = 2 * factor - factor % 2
+    up = nn.ConvTranspose2d(1, 1, k, factor, padding=(k - factor) // 2, bias=False)
+    up.weight.data = nn.init.bilinear(up.weight.shape)
+    inside = slice(factor, -factor)
+    ones = up(Tensor(np.ones((1, 1, 6, 6), np.float32))).data[0, 0]
+    np.testing.assert_allclose(ones[inside, inside], 1, atol=1e-6)
+    assert ones[0, 0] < 0.6
+    ramp = np.broadcast_to(np.arange(6, dtype=np.float32), (1, 1, 6, 6))
+    slopes = np.diff(up(Tensor(ramp.copy())).data[0, 0, 2 * factor, inside])
+    np.testing.assert_allclose(slopes, 1 / factor, atol=1e-6)
