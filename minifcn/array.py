@@ -59,6 +59,15 @@ def freeze(array: Array) -> Array:
     return array
 
 
+def own(array: Array, shared: bool) -> Array:
+    """A writable array whose memory nobody else has: a copy of one that is shared or a view, else the array itself."""
+    if shared or (isinstance(array, np.ndarray) and array.base is not None):
+        return array.copy()
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = True
+    return array
+
+
 @functools.cache
 def gpu_status() -> tuple[bool, str]:
     """(usable, reason) of an NVIDIA GPU through CuPy; never raises. The reason is the GPU's name where it is usable.

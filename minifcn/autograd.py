@@ -6,7 +6,8 @@ A Primitive pairs a forward function on arrays with one VJP (vector-Jacobian pro
     conv2d_p.defvjp(lambda gy, w, geom: conv_transpose2d_p(gy, w, geom=geom),
                     lambda gy, x, geom: conv2d_weight_p(x, gy, geom=geom))
 
-A VJP takes the cotangent first, then names the values that it needs: arguments (x), the output (y) or keyword
+A cotangent is a gradient on its way down: what the loss changes by when y changes. A VJP takes the one of its output
+first, then names the values that it needs: arguments (x), the output (y) or keyword
 parameters (geom). Those, and no others, are kept until backward has used them. VJPs are written in primitives, never in
 raw arrays, so a gradient is differentiable itself, to any order.
 
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from minifcn import kernels
-from minifcn.array import FLOATS, Array, device_of, freeze, module_of, to_device
+from minifcn.array import FLOATS, Array, device_of, freeze, module_of, own, to_device
 
 if TYPE_CHECKING:  # functional/methods.py lends Tensor its operators when it is imported
     from minifcn.functional.methods import TensorMethods as _Methods
@@ -50,6 +51,9 @@ class set_grad_enabled(ContextDecorator):
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
         self.before: list[bool] = []
+
+    def _recreate_cm(self) -> Self:  # of a decorated function: one for each call, as threads may be inside together
+        return type(self)(self.enabled)
 
     def __enter__(self) -> Self:
         self.before.append(is_grad_enabled())
@@ -95,7 +99,9 @@ class Tensor(_Methods):
     __hash__ = object.__hash__
 
     def __init__(self, array: ArrayLike | Tensor, requires_grad: bool = False) -> None:
+        self._version = [0]  # counts in-place changes; tensors of one memory share the counter
         if isinstance(array, Tensor):
+            self._version = array._version
             array = array._array
         elif not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
             numbers = not hasattr(array, "dtype")
@@ -108,17 +114,20 @@ class Tensor(_Methods):
         self.requires_grad = requires_grad
         self.grad: Tensor | None = None
         self._node: Node | None = None
-        self._version = [0]  # counts in-place changes; a view shares its base's counter
 
     @property
     def data(self) -> Array:
-        """The raw array. Assigning one of the same shape replaces it, outside of any graph."""
+        """The raw array. Assigning one of the same shape (or `t.data -= …`) replaces it outside of any graph; a graph
+        that still needs the old values will say so in backward(). Writing into single elements of a leaf's array is not
+        noticed, as with PyTorch's .data; a result's array is read-only."""
         return self._array
 
     @data.setter
     def data(self, array: Array) -> None:
         if array.shape != self.shape:
             raise ValueError(f"Tensor.data: a value of shape {array.shape} for {self.shape}; the shapes must be equal")
+        if self.requires_grad and array.dtype not in FLOATS:
+            raise TypeError(f"Tensor.data: dtype {array.dtype} for a tensor that requires gradients; a float is needed")
         self._array = array
         self._version[0] += 1
 
@@ -178,6 +187,9 @@ class Tensor(_Methods):
         detached._version = self._version
         return detached
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[k] for k in range(len(self)))
+
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len: a scalar tensor has no length; at least one axis is needed")
@@ -191,6 +203,9 @@ class Tensor(_Methods):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(")
@@ -213,9 +228,15 @@ class Tensor(_Methods):
         """
         cotangent = _cotangent("backward", self, gradient)
         retain = retain_graph or create_graph
+        given = {id(cotangent._array)}
         for leaf, g in _walk([self], [cotangent], None, create_graph, retain):
             assert isinstance(leaf, Tensor)
-            leaf.grad = g if leaf.grad is None else _add(leaf.grad, g, create_graph)
+            if leaf.grad is not None:
+                g = _add(leaf.grad, g, create_graph)
+            if not create_graph:  # an array of its own, which may be clipped or scaled in place
+                g = Tensor(own(g._array, shared=id(g._array) in given))
+                given.add(id(g._array))
+            leaf.grad = g
 
 
 class Node:
@@ -231,7 +252,7 @@ class Node:
         self.primitive = primitive
         self.number = next(_numbers)
         self.needs = needs
-        self.sources: list[Source] = [a._node or a if n else a for a, n in zip(args, needs, strict=True) if n]
+        self.sources: list[Source] = [a._node or a for a, n in zip(args, needs, strict=True) if n]
         self.saved = {name: args[k] for k, name in keep.args}
         self.version = [t._version[0] for t in self.saved.values()]
         # the output's array, not the output: a tensor refers to its node, and a cycle would outlive its last use
@@ -332,7 +353,7 @@ class Primitive:
         if any(array is a for a in arrays):
             array = array.view()  # the argument itself came back; freezing it would freeze the caller's array
         y = Tensor(freeze(array))
-        if self.view:
+        if self.view and y._array.base is not None:  # indexing and reshape copy where they must
             y._version = args[0]._version
         if is_grad_enabled():
             needs = tuple(a.requires_grad for a in args)
@@ -419,6 +440,8 @@ def _cotangent(op: str, y: Tensor, gradient: Any) -> Tensor:
             raise ValueError(f"{op}: gradient is missing for shape {y.shape}; only a one-element tensor has a default")
         return Tensor(module_of(y._array).ones_like(y._array))
     g = gradient if isinstance(gradient, Tensor) else Tensor(module_of(y._array).asarray(gradient, dtype=y.dtype))
+    if g.dtype != y.dtype:
+        raise TypeError(f"{op}: gradient has dtype {g.dtype} and the tensor {y.dtype}; they must be equal")
     if g.shape != y.shape:
         raise ValueError(f"{op}: gradient has shape {g.shape} and the tensor {y.shape}; they must be equal")
     return g
@@ -486,8 +509,8 @@ def _walk(
                     if source is not None and gx is not None:
                         send(source, gx)
                     del gx  # or it would live on beside its successor
-            if not retain:
-                node.free()
+                if not retain:
+                    node.free()
             del node, gy, reached, sources
     complete += [
         (source, g)

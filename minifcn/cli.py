@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # NumPy's remarks on overflow come before our own sentence on a loss that is no number
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module="minifcn")
             _parser().parse_args(argv, arguments)
             code: int = arguments.run(arguments)
             sys.stdout.flush()
@@ -124,9 +126,18 @@ def _train(arguments: argparse.Namespace) -> int:
         folder = arguments.resume
     if resume and folder is None:
         raise ValueError("train: --resume needs the folder of a run, for example --resume runs/fcn8s_resnet18-1")
+    if "data" in given:
+        from minifcn.data import absolute
+
+        given["data"] = absolute(given["data"])  # eval and --resume will find it from any folder
     config = replace(read_config(folder), **given) if resume else TrainConfig(**given)
+    useless = [name for name in ("size", "scenes", "val_scenes") if name in given and config.kind != "shapes"]
+    if useless:
+        raise ValueError(
+            f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
+        )
     result = train(config, folder, resume=resume, say=say)
-    say(f"best weights (epoch {result.epoch}), learning curve and overlays are in {result.folder}")
+    say(f"best weights (epoch {result.epoch}) and pictures are in {result.folder}")
     say(f"mean IU {result.mean_iu:.2f}")
     return OK
 
@@ -174,12 +185,12 @@ def _eval(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     file = find_weights(arguments.weights)
     module, card = load_model(file)
-    if arguments.data is not None:
+    run = read_config(file.parent) if (file.parent / CONFIG).is_file() else None
+    if run is not None and arguments.data in (None, run.data):
+        spec, options = run.data, run.data_options(arguments.split)
+    elif arguments.data is not None:
         names = {"classes": card.classes} if arguments.data.startswith("folder:") and card.classes else {}
         spec, options = arguments.data, names
-    elif (file.parent / CONFIG).is_file():
-        config = read_config(file.parent)
-        spec, options = config.data, config.data_options(arguments.split)
     else:
         raise ValueError(f"eval: {file} lies outside a run's folder, so the data are not known; give --data")
     dataset = open_dataset(spec, arguments.split, **options)

@@ -15,7 +15,7 @@ import numpy as np
 from minifcn.array import Array, module_of
 from minifcn.autograd import Tensor
 from minifcn.nn.module import Module
-from minifcn.threads import parallel
+from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 16  # elements
 
@@ -37,10 +37,11 @@ class Optimizer:
         for group in groups:
             full: Group = {**defaults, **group, "params": list(group["params"])}
             full.setdefault("initial_lr", full["lr"])
-            if full["lr"] < 0 or full["weight_decay"] < 0:
-                raise ValueError(
-                    f"{type(self).__name__}: lr {full['lr']}, weight_decay {full['weight_decay']}; at least 0 is needed"
-                )
+            for name in ("lr", "weight_decay", "momentum", "eps"):
+                if name in full and not 0 <= full[name] < math.inf:
+                    raise ValueError(f"{type(self).__name__}: {name} is {full[name]}; a number from 0 on is needed")
+            if not all(0 <= beta < 1 for beta in full.get("betas", ())):
+                raise ValueError(f"{type(self).__name__}: betas are {full['betas']}; 0 or more and below 1 is needed")
             self.param_groups.append(full)
         every = [p for g in self.param_groups for p in g["params"]]
         if not every:
@@ -95,9 +96,11 @@ class Optimizer:
 
 
 def _chunks(*arrays: Array) -> list[tuple[Array, ...]]:
-    """The same runs of elements of several contiguous arrays of one size."""
+    """The same runs of elements of several arrays of one shape; all at once where flattening one would copy it."""
+    if not all(a.flags.c_contiguous for a in arrays):
+        return [arrays]
     flat = [a.reshape(-1) for a in arrays]
-    return [tuple(a[k : k + CHUNK] for a in flat) for k in range(0, flat[0].size, CHUNK)]
+    return [tuple(a[run] for a in flat) for run in runs(flat[0].size, CHUNK)]
 
 
 class SGD(Optimizer):

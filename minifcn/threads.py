@@ -4,7 +4,7 @@ NumPy and BLAS release the interpreter's lock, so plain threads use every core. 
 to one thread: then copies and element-wise work run in parallel too, and not only the matrix products.
 
 A kernel cuts its work into tasks whose boundaries never depend on the number of threads, and each task writes its own
-part of the result. So results are bit-identical for every thread count.
+part of the result. So what runs through `parallel` is bit-identical for every thread count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Task = TypeVar("Task")
 
@@ -57,7 +57,7 @@ def parallel(work: Callable[[Task], object], tasks: Iterable[Task], alone: bool 
     brings.
     """
     tasks = list(tasks)
-    if len(tasks) <= 1 or getattr(_local, "inside", False):  # a kernel called from a worker runs its tasks itself
+    if getattr(_local, "inside", False):  # a kernel called from a worker runs its tasks itself
         for task in tasks:
             work(task)
         return
@@ -76,7 +76,7 @@ def parallel(work: Callable[[Task], object], tasks: Iterable[Task], alone: bool 
             _local.inside = False
 
     with _one_blas_thread():
-        helpers = [_workers().submit(drain) for _ in range(0 if alone else min(_count, len(tasks)) - 1)]
+        helpers = _submit(drain, 0 if alone else min(_count, len(tasks)) - 1)
         try:
             drain()
         finally:
@@ -86,11 +86,25 @@ def parallel(work: Callable[[Task], object], tasks: Iterable[Task], alone: bool 
                 raise failure
 
 
+def _submit(work: Callable[[], None], count: int) -> list[Future[None]]:
+    """Give work to `count` workers; to none while the interpreter shuts down, when threads can no longer be started."""
+    try:
+        return [_workers().submit(work) for _ in range(count)]
+    except RuntimeError:
+        return []
+
+
+def runs(count: int, step: int) -> list[slice]:
+    """0 ≤ k < count in runs of `step` ≥ 1, the last one shorter."""
+    step = max(step, 1)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
 def _workers() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # a tenth of this package's import time, if at the top
+            from concurrent.futures import ThreadPoolExecutor  # here, as it would slow down `import minifcn`
 
             _pool = ThreadPoolExecutor(max(_count - 1, 1), thread_name_prefix="minifcn")
         return _pool

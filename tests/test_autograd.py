@@ -318,3 +318,88 @@ def test_no_gpu_is_one_sentence() -> None:
     assert reason
     with pytest.raises(TypeError, match="gpu"):
         leaf(1.0).to("gpu")
+
+
+def test_every_leaf_gets_a_gradient_of_its_own() -> None:
+    """One cotangent reaches both leaves of a sum; scaling one gradient in place must not scale the other, nor g."""
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    g = np.array([1.0, 1.0])
+    (a + b).backward(g)
+    with a.grad.writing() as array:
+        array *= 0.5
+    np.testing.assert_array_equal(a.grad.data, [0.5, 0.5])
+    np.testing.assert_array_equal(b.grad.data, [1.0, 1.0])
+    np.testing.assert_array_equal(g, [1.0, 1.0])
+
+
+def test_indices_and_masks_are_taken_as_they_were() -> None:
+    x = leaf(1.0, 2.0, 3.0)
+    at, mask = np.array([0, 0]), np.array([True, False, True])
+    y, z = x[at], mf.where(mask, x, 0.0)
+    at[...], mask[...] = 2, False
+    (y.sum() + 10 * z.sum()).backward()
+    np.testing.assert_array_equal(x.grad.data, [12, 0, 10])
+
+
+def test_what_is_above_an_input_is_not_freed() -> None:
+    a = leaf(3.0)
+    b = a * a
+    c = b * b
+    (gb,) = mf.grad(c, b)
+    (ga,) = mf.grad(b, a)
+    assert (gb.item(), ga.item()) == (18.0, 6.0)
+
+
+def test_one_decorated_function_in_two_threads() -> None:
+    """The thread that records goes in first and comes out first; each gets its own mode back."""
+    inside, leave = threading.Barrier(2), threading.Event()
+    modes: dict[str, bool] = {}
+
+    @mf.no_grad()
+    def both(name: str) -> None:
+        inside.wait()
+        if name == "off":
+            leave.wait()
+
+    def recording() -> None:
+        both("on")
+        modes["on"] = mf.is_grad_enabled()
+        leave.set()
+
+    def not_recording() -> None:
+        with mf.no_grad():
+            both("off")
+            modes["off"] = mf.is_grad_enabled()
+
+    threads = [threading.Thread(target=f) for f in (recording, not_recording)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert modes == {"on": True, "off": False}
+
+
+def test_iteration_and_unpacking() -> None:
+    a, b = Tensor(np.array([[1.0, 2.0], [3.0, 4.0]]), requires_grad=True)
+    (a * b).sum().backward()
+    assert [row.data.tolist() for row in Tensor(np.eye(2))] == [[1, 0], [0, 1]]
+    assert f"{Tensor([1.23456]):.2f}" == "1.23"
+    with pytest.raises(TypeError, match="a scalar tensor has no length"):
+        list(Tensor(1.0))
+
+
+def test_integers_take_the_other_side_s_float() -> None:
+    i, f = Tensor([1, 2]), Tensor([0.5, 0.5])
+    assert [(i * f).dtype, (i + 0.5).dtype, (i / 2).dtype, (i / i).dtype] == [np.float32] * 4
+    assert (i * i).dtype == np.int64
+    with pytest.raises(TypeError, match="gradient has dtype float64 and the tensor float32"):
+        (Tensor([1.0], requires_grad=True) * 2).backward(Tensor(np.array([1.0])))
+
+
+def test_a_tensor_of_a_tensor_shares_its_changes() -> None:
+    w = leaf(2.0)
+    y = w * w
+    with Tensor(w).writing() as array:
+        array += 1
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        y.backward()

@@ -218,7 +218,7 @@ def test_missing_and_empty_data(tmp_path, capsys):
     assert "unknown kind of data 'photos'" in complaint(capsys, "train", "--data", "photos:here")
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
-    assert "no images in images" in complaint(capsys, "train", "--data", "folder:images:masks")
+    assert f"no images in {Path('images').resolve()}" in complaint(capsys, "train", "--data", "folder:images:masks")
     for split in ("train", "trainannot", "val", "valannot"):
         (tmp_path / "camvid" / split).mkdir(parents=True)
     assert "no images" in complaint(capsys, "train", "--data", "camvid:camvid")
@@ -238,12 +238,18 @@ def pairs(tmp_path):
     return tmp_path
 
 
-FOLDER = ["train", "--data", "folder:images:masks", "--classes", ",".join(Shapes.classes), *TINY, "--epochs", "1"]
+SMALL = ["--width", "0.0625", "--crop", "32x32", "--batch-size", "2", "--epochs", "1"]
+FOLDER = ["train", "--data", "folder:images:masks", "--classes", ",".join(Shapes.classes), *SMALL]
+
+
+def test_options_without_effect_are_refused(capsys):
+    assert "--size is for shapes only; --crop" in complaint(capsys, *FOLDER, "--size", "64x64")
+    assert "--val-scenes is for shapes only" in complaint(capsys, *FOLDER, "--val-scenes", "3")
 
 
 def test_training_on_a_folder_of_ones_own(pairs, capsys):
     assert main(FOLDER) == 0
-    assert "folder:images:masks: 3 training and 1 validation images" in capsys.readouterr().out
+    assert "masks: 3 training and 1 validation images" in capsys.readouterr().out
 
 
 def test_damaged_files_in_a_data_set(pairs, capsys):

@@ -127,7 +127,9 @@ def test_bilevel_and_16_bit_masks_are_their_numbers(tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_a_mask_in_colors_says_so_and_what_to_do(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match=rf"m\.png is {mode}; convert it to class indices .* or pass colors="):
+    with pytest.raises(
+        ValueError, match=rf"m\.png is {mode}; convert it to class indices .* open the folder with colors="
+    ):
         read_mask(tmp_path / "m.png")
 
 
@@ -398,7 +400,7 @@ def test_black_and_white_masks_are_explained_and_can_be_read(tmp_path):
     for i in range(3):
         mask(masks / f"p{i}.png", RNG.choice([0, 255], (6, 8)))
     with pytest.raises(
-        ValueError, match=r"hold only 0 and 255 .* pass colors=\{\(0, 0, 0\): 0, \(255, 255, 255\): 1\}"
+        ValueError, match=r"hold only 0 and 255 .* open the folder with colors=\{\(0, 0, 0\): 0, \(255, 255, 255\): 1\}"
     ):
         PairFolder(images, masks)
     data = PairFolder(images, masks, colors={(0, 0, 0): 0, (255, 255, 255): 1})

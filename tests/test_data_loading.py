@@ -228,3 +228,10 @@ def test_wrong_epochs_and_starts_are_named_at_once():
         loader.epoch(0, start=3)
     with pytest.raises(ValueError, match="the dataset is empty"):
         Loader(Numbers(0), 2)
+
+
+def test_iterating_twice_gives_the_next_epoch():
+    loader = Loader(Shapes(count=8, size=(32, 32)), batch_size=8, shuffle=True)
+    orders = [next(iter(loader)).names for _ in range(2)]
+    assert orders[0] != orders[1]
+    assert orders == [next(loader.epoch(e)).names for e in range(2)]

@@ -139,3 +139,24 @@ def test_cross_entropy_survives_huge_logits() -> None:
     assert loss.item() == 2e4
     loss.backward()
     np.testing.assert_array_equal(x.grad.data, [[1, -1, 0]])
+
+
+def test_arrays_may_stand_for_tensors() -> None:
+    x, w, b = np.ones((1, 2, 4, 4)), np.ones((3, 2, 3, 3)), np.ones(3)
+    np.testing.assert_array_equal(F.conv2d(x, w, b).data, 19)
+    assert F.pad(x, (1, 1)).shape == (1, 2, 4, 6)
+    assert F.cat([x, x], 1).shape == (1, 4, 4, 4)
+    assert F.adaptive_avg_pool2d(x, [3, 4]).shape == (1, 2, 3, 4)
+    with pytest.raises(TypeError, match="bias is a int"):
+        F.conv_transpose2d(x, w, 2, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_cat_of_many(count: int) -> None:
+    pieces = [Tensor(np.full((2, k), float(k)), requires_grad=True) for k in range(1, count + 1)]
+    joined = F.cat(pieces, 1)
+    np.testing.assert_array_equal(joined.data, np.concatenate([np.array(p) for p in pieces], 1))
+    (joined * np.arange(joined.shape[1], dtype=np.float64)).sum().backward()
+    np.testing.assert_array_equal(
+        np.concatenate([p.grad.data for p in pieces], 1)[0], np.arange(joined.shape[1], dtype=np.float64)
+    )

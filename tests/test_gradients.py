@@ -117,6 +117,8 @@ CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "sign": one("sign", apart(3, 4)),
     "where": one("where", normal(3, 4), normal(3, 4, seed=1), mask=mask),
     "astype": one("astype", normal(3, 4), dtype=np.dtype(np.float64), dtype_in=np.dtype(np.float64)),
+    "copy": one("copy", normal(3)),
+    "cat": one("cat", normal(2, 3), normal(2, 2, seed=1), axis=1, split=3),
     "alias": one("alias", normal(3)),
     "move": one("move", normal(3), device="cpu", device_in="cpu"),
     "broadcast_to": one("broadcast_to", normal(3, 1), shape=(2, 3, 4), shape_in=(3, 1)),

@@ -35,6 +35,10 @@ def max_pool_examples() -> Iterator[Example]:
     broken = normal(1, 2, 6, 6)
     broken[0, 0, 1, 1] = broken[0, 1, 4, 4] = broken[0, 1, 4, 5] = np.nan
     broken[0, 0, 3, 3] = np.inf
+    yield (
+        [np.where(normal(1, 2, 6, 6) > 1, broken, -np.inf)],
+        {"geom": DILATED_POOL.geom.of_pool((1, 2, 6, 6), (3, 3), (2, 2), (1, 1), (1, 1), True, "test")},
+    )
     yield [broken], {"geom": POOL_CASES[0].geom.of_pool(broken.shape, (3, 3), (2, 2), (1, 1), (1, 1), False, "test")}
 
 

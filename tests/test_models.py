@@ -133,7 +133,7 @@ def test_the_heads_names() -> None:
         ["score_fr", "score_layer3", "score_layer2", "upscore2", "upscore_layer3", "upscore8"]
     )
     assert names("fcn16s_decoder_vgg16") == sorted(
-        [*(f"{part}{k}" for k in range(1, 6) for part in ("deconv", "bn")), "classifier"]
+        [*(f"{part}{k}" for k in range(1, 6) for part in ("up", "bn")), "classifier"]
     )
 
 

@@ -179,7 +179,7 @@ def test_optimizer_mistakes_are_explained() -> None:
     p = nn.Parameter(np.ones(1))
     with pytest.raises(ValueError, match="SGD: no parameters"):
         optim.SGD([], lr=0.1)
-    with pytest.raises(ValueError, match="SGD: lr -1"):
+    with pytest.raises(ValueError, match="SGD: lr is -1"):
         optim.SGD([p], lr=-1)
     with pytest.raises(ValueError, match="a parameter is in two groups"):
         optim.Adam([p, p])
@@ -207,3 +207,38 @@ def test_bilinear_upsampling_reproduces_constants_and_ramps(factor: int) -> None
     ramp = np.broadcast_to(np.arange(6, dtype=np.float32), (1, 1, 6, 6))
     slopes = np.diff(up(Tensor(ramp.copy())).data[0, 0, 2 * factor, inside])
     np.testing.assert_allclose(slopes, 1 / factor, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: optim.SGD(p, lr=0.5), lambda p: optim.SGD(p, 0.5, momentum=0.9), optim.Adam]
+)
+def test_parameters_of_any_memory_layout_are_updated(make) -> None:  # type: ignore[no-untyped-def]
+    values = np.arange(6.0).reshape(2, 3)
+    frozen = values.copy()
+    frozen.flags.writeable = False
+    results = []
+    for array in (values.copy(), np.asfortranarray(values), frozen):
+        p = nn.Parameter(array)
+        p.grad = Tensor(np.ones((2, 3)))
+        make([p]).step()
+        results.append(p.data)
+        assert (p.data < values).all()
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_a_parameter_is_not_replaced_by_an_array() -> None:
+    net = Net()
+    with pytest.raises(TypeError, match=r"weight is a Parameter and was assigned a ndarray; .* weight.data"):
+        net.conv.weight = np.zeros((4, 3, 3, 3))
+    with pytest.raises(TypeError, match="running_mean is a Tensor"):
+        net.bn.running_mean = np.zeros(4)
+    del net.conv.weight
+    assert "conv.weight" not in net.state_dict()
+
+
+def test_moving_nothing_keeps_gradients() -> None:
+    net = Net()
+    net(Tensor(np.ones((2, 3, 5, 5), np.float32))).sum().backward()
+    net.to("cpu")
+    assert all(p.grad is not None for p in net.parameters())

@@ -71,7 +71,9 @@ def test_momentum_and_gradients_are_in_the_peak():
     net = nn.Sequential(nn.Conv2d(3, 512, 9, padding=4), nn.Conv2d(512, 2, 9, padding=4))
     memory = summarize(net, (1, 1)).memory
     assert memory.training >= memory.parameters + memory.gradients + memory.momentum
-    assert memory.training < 1.5 * (memory.parameters + memory.gradients + memory.momentum)
+    # beside them, little but the weight gradient's buffers: a product and a partial sum of the larger filter's size
+    larger = 512 * 3 * 9 * 9 * 4
+    assert memory.training < memory.parameters + memory.gradients + memory.momentum + 4 * larger
 
 
 @pytest.mark.parametrize("training", [True, False])

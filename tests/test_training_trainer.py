@@ -384,3 +384,21 @@ def test_images_of_many_sizes_are_scored_each_at_its_own(uninterrupted, monkeypa
         valid = labels != 255
         np.add.at(counts, (labels[valid], guess[valid]), 1)
     assert matrix.counts.tolist() == counts.tolist()
+
+
+def test_a_class_that_no_label_shows_is_named(tmp_path):
+    """Masks of 0 and 255 with two named classes: every pixel of the second class would be void."""
+    from PIL import Image
+
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    for k in range(4):
+        Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(tmp_path / "images" / f"{k}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{k}.png")
+    said: list[str] = []
+    data = f"folder:{tmp_path / 'images'}:{tmp_path / 'masks'}"
+    config = TrainConfig(data=data, classes=("ground", "thing"), width=0.0625, epochs=1, batch_size=2)
+    train(config, tmp_path / "run", say=said.append)
+    assert any("no training pixel of this epoch is labelled thing" in line for line in said)

@@ -17,7 +17,7 @@ from minifcn.data.labels import (
 )
 from minifcn.data.loading import Batch, Loader
 from minifcn.data.shapes import Shapes
-from minifcn.data.spec import open_dataset
+from minifcn.data.spec import absolute, open_dataset
 from minifcn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Augment, denormalize, normalize, resize
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "VOCFolder",
     "PairFolder",
     "open_dataset",
+    "absolute",
     # transforms.py: how they are changed
     "IMAGENET_MEAN",
     "IMAGENET_STD",

@@ -63,7 +63,7 @@ class FolderDataset:
             )
         if self.void is not None:
             raw[raw == self.void] = IGNORE
-        bad = np.unique(raw[(raw >= self.num_classes) & (raw != IGNORE)])
+        bad = np.unique(raw[((raw < 0) | (raw >= self.num_classes)) & (raw != IGNORE)])
         if bad.size:
             raise ValueError(
                 f"{type(self).__name__}: {mask_path} holds labels {_some(bad.tolist())}, but the {self.num_classes} "
@@ -224,7 +224,7 @@ def _count_classes(pairs: Sequence[Pair], colors: Colors | None) -> int:
     if highest == 0:
         raise ValueError(
             f"PairFolder: the masks beside {pairs[0].mask} hold only 0 and 255 (ignored), so one class; "
-            "number the classes 0, 1, … or pass colors={(0, 0, 0): 0, (255, 255, 255): 1}"
+            "number the classes 0, 1, …, or in Python open the folder with colors={(0, 0, 0): 0, (255, 255, 255): 1}"
         )
     return highest + 1
 

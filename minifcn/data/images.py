@@ -94,8 +94,8 @@ def read_mask(path: str | os.PathLike[str], colors: Colors | None = None) -> NDA
         return np.asarray(image).astype(np.uint8)
     if image.mode not in ("L", "P") and not image.mode.startswith("I"):
         raise ValueError(
-            f"read_mask: {path} is {image.mode}; convert it to class indices (8-bit grey or palette PNG) "
-            "or pass colors={(r, g, b): class}"
+            f"read_mask: {path} is {image.mode}; convert it to class indices (8-bit grey or palette PNG), or in Python "
+            "open the folder with colors={(r, g, b): class}"
         )
     return np.array(image)
 

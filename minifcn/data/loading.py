@@ -80,6 +80,7 @@ class Loader:
             )
         self.dataset, self.batch_size, self.shuffle, self.augment = dataset, batch_size, shuffle, augment
         self.seed, self.workers, self.drop_last = seed, workers, drop_last
+        self._next_epoch = 0
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -87,8 +88,9 @@ class Loader:
         return count // self.batch_size if self.drop_last else math.ceil(count / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Epoch 0, which is every epoch where nothing is random; for training call :meth:`epoch`."""
-        return self.epoch(0)
+        """The next epoch: 0 at first, then 1, and so on. :meth:`epoch` gives one by its number."""
+        self._next_epoch += 1
+        return self.epoch(self._next_epoch - 1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch.
@@ -153,7 +155,7 @@ def _collate(loaded: Sequence[tuple[NDArray[np.float32], Sample]]) -> Batch:
     images = np.zeros((len(loaded), 3, height, width), np.float32)
     labels = np.full((len(loaded), height, width), IGNORE, np.int64)
     for n, (x, sample) in enumerate(loaded):
-        h, v = x.shape[1:]
-        images[n, :, :h, :v] = x
-        labels[n, :h, :v] = sample.labels
+        rows, columns = x.shape[1:]
+        images[n, :, :rows, :columns] = x
+        labels[n, :rows, :columns] = sample.labels
     return Batch(images, labels, tuple(sample.name for _, sample in loaded))

@@ -8,10 +8,16 @@ from minifcn.data.dataset import Dataset
 from minifcn.data.folders import CamVidFolder, PairFolder, VOCFolder
 from minifcn.data.shapes import Shapes
 
-__all__ = ["open_dataset"]
+__all__ = ["absolute", "open_dataset"]
 
 # Each kind with what follows it, as a user writes it.
 FORMS = {"shapes": "shapes", "camvid": "camvid:DIR", "voc": "voc:DIR", "folder": "folder:IMAGES:MASKS"}
+
+
+def absolute(spec: str) -> str:
+    """The specification with its folders made absolute, so that it holds from any working folder."""
+    kind, *folders = spec.split(":")
+    return ":".join([kind, *(str(Path(f).expanduser().resolve()) if f else f for f in folders)])
 
 
 def open_dataset(spec: str, split: str = "train", **options: Any) -> Dataset:
@@ -31,6 +37,7 @@ def open_dataset(spec: str, split: str = "train", **options: Any) -> Dataset:
     kind, *folders = spec.split(":")
     if kind not in FORMS:
         near = difflib.get_close_matches(kind.lower(), FORMS, n=1, cutoff=0.5)
+        near = [] if Path(kind).exists() else near  # a folder without a kind is no misspelling
         hint = f"did you mean {FORMS[near[0]]}?" if near else f"the forms are {', '.join(FORMS.values())}"
         raise ValueError(f"open_dataset: unknown kind of data {kind!r} in {spec!r}; {hint}")
     if len(folders) != FORMS[kind].count(":") or not all(folders):

@@ -118,7 +118,8 @@ def operands(op: str, x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
     a, b = _operand(op, x, y), _operand(op, y, x)
     backend_of(a.data, b.data, op=op)
     if a.dtype != b.dtype:
-        dtype = np.result_type(a.dtype, b.dtype)
+        kinds = {t.dtype for t in (a, b) if t.dtype in FLOATS}
+        dtype = kinds.pop() if len(kinds) == 1 else np.result_type(a.dtype, b.dtype)  # an integer takes the float's
         a, b = cast(a, dtype), cast(b, dtype)
     if a.shape != b.shape:
         try:
@@ -160,7 +161,10 @@ def mul(x: Operand, y: Operand) -> Tensor:
 
 def div(x: Operand, y: Operand) -> Tensor:
     """x / y element by element, broadcast."""
-    return div_p(*operands("div", x, y))
+    a, b = operands("div", x, y)
+    if a.dtype not in FLOATS:  # PyTorch's true division of integers
+        a, b = cast(a, np.dtype(np.float32)), cast(b, np.dtype(np.float32))
+    return div_p(a, b)
 
 
 def pow(x: Operand, y: Operand) -> Tensor:
@@ -173,6 +177,9 @@ def pow(x: Operand, y: Operand) -> Tensor:
 def where(condition: Tensor | Array, x: Operand, y: Operand) -> Tensor:
     """x where the condition holds, else y; all broadcast. The condition gets no gradient."""
     mask = condition.data if isinstance(condition, Tensor) else condition
+    if not hasattr(mask, "dtype") or mask.dtype != np.bool_:
+        raise TypeError(f"where: condition is {mask!r:.50}; a boolean tensor or array is needed")
+    mask = mask.copy()  # the gradient will need it as it is now
     if not isinstance(x, Tensor) and not isinstance(y, Tensor):
         x = Tensor(x)
     a, b = operands("where", x, y)

@@ -46,11 +46,14 @@ def _bias(op: str, y: Tensor, bias: Tensor | None) -> Tensor:
     return add_bias_p(y, bias)
 
 
-def _weight(op: str, weight: Tensor) -> Tensor:
-    w = tensor(op, "weight", weight)
+def _arguments(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias as Tensors of one float dtype; any of them may be an array."""
+    x, w = tensor(op, "input", input), tensor(op, "weight", weight)
+    b = None if bias is None else tensor(op, "bias", bias)
+    floats(op, input=x, weight=w, bias=b)
     if w.ndim != 4:
         raise ValueError(f"{op}: weight has {w.ndim} axes, shape {w.shape}; 4 are needed")
-    return w
+    return x, w, b
 
 
 def conv2d(
@@ -82,8 +85,7 @@ def conv2d(
     >>> conv2d(Tensor([[[1.0, 2.0, 3.0]]]), Tensor([[[[1.0, -1.0]]]]))
     Tensor([[[-1., -1.]]], dtype=float32)
     """
-    x, w = tensor("conv2d", "input", input), _weight("conv2d", weight)
-    floats("conv2d", input=x, weight=w, bias=bias)
+    x, w, b = _arguments("conv2d", input, weight, bias)
     x, single = batched("conv2d", x)
     strides, dilations = pair(stride, "conv2d", "stride", 1), pair(dilation, "conv2d", "dilation", 1)
     if isinstance(padding, str):
@@ -92,7 +94,7 @@ def conv2d(
     else:
         paddings = pair(padding, "conv2d", "padding", 0)
     geom = ConvGeometry.of_conv(x.shape, w.shape, strides, paddings, dilations, groups, "conv2d")
-    return unbatched(_bias("conv2d", conv2d_p(x, w, geom=geom), bias), single)
+    return unbatched(_bias("conv2d", conv2d_p(x, w, geom=geom), b), single)
 
 
 def _same(x: Tensor, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
@@ -139,8 +141,7 @@ def conv_transpose2d(
     Tensor([[[1., 3., 2., 6.]]], dtype=float32)
     """
     op = "conv_transpose2d"
-    y, w = tensor(op, "input", input), _weight(op, weight)
-    floats(op, input=y, weight=w, bias=bias)
+    y, w, b = _arguments(op, input, weight, bias)
     y, single = batched(op, y)
     strides, dilations = pair(stride, op, "stride", 1), pair(dilation, op, "dilation", 1)
     paddings, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
@@ -149,7 +150,7 @@ def conv_transpose2d(
             raise ValueError(f"{op}: both output_size {output_size} and output_padding {extra}; one of them is enough")
         extra = _output_padding(pair(output_size, op, "output_size", 1), y.shape, w.shape, strides, paddings, dilations)
     geom = ConvGeometry.of_conv_transpose(y.shape, w.shape, strides, paddings, extra, dilations, groups, op)
-    return unbatched(_bias(op, conv_transpose2d_p(y, w, geom=geom), bias), single)
+    return unbatched(_bias(op, conv_transpose2d_p(y, w, geom=geom), b), single)
 
 
 def _output_padding(
@@ -186,8 +187,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """
     x, single = batched("pixel_shuffle", tensor("pixel_shuffle", "input", input))
     r = upscale_factor
-    n, channels, h, w = x.shape
+    n, channels, height, width = x.shape
     if r < 1 or channels % (r * r):
         raise ValueError(f"pixel_shuffle: {channels} channels and upscale_factor {r}; a multiple of {r * r} is needed")
-    blocks = reshape(x, n, channels // (r * r), r, r, h, w).permute(0, 1, 4, 2, 5, 3)  # (N, C, H, r, W, r)
-    return unbatched(reshape(blocks, n, channels // (r * r), h * r, w * r), single)
+    blocks = reshape(x, n, channels // (r * r), r, r, height, width).permute(0, 1, 4, 2, 5, 3)  # (N, C, H, r, W, r)
+    return unbatched(reshape(blocks, n, channels // (r * r), height * r, width * r), single)

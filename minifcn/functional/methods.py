@@ -13,7 +13,7 @@ import numpy as np
 
 from minifcn.array import to_device
 from minifcn.functional import activation, arithmetic, products, reduce, shape
-from minifcn.functional.arithmetic import Operand
+from minifcn.functional.arithmetic import Number, Operand
 
 if TYPE_CHECKING:
     from minifcn.autograd import Tensor
@@ -130,6 +130,10 @@ class TensorMethods:
     def reshape(self, *sizes: int | Sequence[int]) -> Tensor:
         return shape.reshape(_t(self), *sizes)
 
+    def view(self, *sizes: int | Sequence[int]) -> Tensor:
+        """reshape, under PyTorch's other name."""
+        return shape.reshape(_t(self), *sizes)
+
     def permute(self, *dims: int | Sequence[int]) -> Tensor:
         return shape.permute(_t(self), *dims)
 
@@ -146,7 +150,7 @@ class TensorMethods:
         return shape.unsqueeze(_t(self), dim)
 
     def expand(self, *sizes: int | Sequence[int]) -> Tensor:
-        flat = sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+        flat = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
         return arithmetic.expand(_t(self), tuple(flat))  # type: ignore[arg-type]
 
     def abs(self) -> Tensor:
@@ -167,8 +171,28 @@ class TensorMethods:
     def relu(self) -> Tensor:
         return activation.relu(_t(self))
 
-    def clip(self, min: float | None = None, max: float | None = None) -> Tensor:
+    def clip(self, min: Number | None = None, max: Number | None = None) -> Tensor:
         return arithmetic.clip(_t(self), min, max)
+
+    def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor:
+        """clip, under PyTorch's other name."""
+        return arithmetic.clip(_t(self), min, max)
+
+    def clone(self) -> Tensor:
+        """A copy with memory of its own; the gradient passes through."""
+        return copy_p(_t(self))
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return _t(self).size
+
+    def float(self) -> Tensor:
+        """As float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Tensor:
+        """As float64."""
+        return self.to(np.float64)
 
     def to(self, target: Any) -> Tensor:
         """On another device ("cpu", "cuda", "cuda:N") or in another dtype; itself where nothing changes."""
@@ -196,6 +220,11 @@ from minifcn.autograd import Primitive, Tensor  # noqa: E402 (only now may the c
 move_p = Primitive("move(x) -> y", lambda x, *, device, device_in: to_device(x, device))
 move_p.defvjp(lambda gy, device, device_in: move_p(gy, device=device_in, device_in=device))
 
+copy_p = Primitive("copy(x) -> y", lambda x: x.copy())
+copy_p.defvjp(lambda gy: gy)
+
 for _name, _method in vars(TensorMethods).items():
     if callable(_method):
+        for _room in (arithmetic, reduce, shape, activation):
+            _method.__doc__ = _method.__doc__ or getattr(getattr(_room, _name, None), "__doc__", None)
         setattr(Tensor, _name, _method)

@@ -79,6 +79,7 @@ def batch_norm(
     """
     op = "batch_norm"
     x = tensor(op, "input", input)
+    weight, bias = (None if t is None else tensor(op, name, t) for name, t in (("weight", weight), ("bias", bias)))
     floats(op, input=x, weight=weight, bias=bias)
     flat = x.ndim == 2
     if x.ndim not in (2, 4):
@@ -94,6 +95,8 @@ def batch_norm(
     ):
         if value is not None:
             channel_vector(op, name, value, channels)
+            if value.dtype.kind != "f":
+                raise TypeError(f"{op}: {name} has dtype {value.dtype}; floats are needed")
     gamma = Tensor(xp.ones(channels, x.dtype)) if weight is None else weight
     beta = Tensor(xp.zeros(channels, x.dtype)) if bias is None else bias
     if training:

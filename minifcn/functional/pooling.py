@@ -121,7 +121,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
     """
     x, single = batched("adaptive_avg_pool2d", tensor("adaptive_avg_pool2d", "input", input))
     floats("adaptive_avg_pool2d", input=x)
-    wanted = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    wanted = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size, output_size)
     if len(wanted) != 2:
         raise ValueError(f"adaptive_avg_pool2d: output_size is {output_size}; one int or a pair is needed")
     sizes = [n if want is None else want for n, want in zip(x.shape[2:], wanted, strict=True)]
@@ -129,8 +129,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int 
         _means(n, pair(m, "adaptive_avg_pool2d", "output_size", 0)[0], x)
         for n, m in zip(x.shape[2:], sizes, strict=True)
     )
-    n, c, h, w = x.shape
-    down = (rows @ reshape(x, n * c, h, w)) @ columns.transpose(0, 1)  # (P,H) @ (N·C,H,W) @ (W,Q)
+    n, c, *x_hw = x.shape
+    down = (rows @ reshape(x, n * c, *x_hw)) @ columns.transpose(0, 1)  # (P,H) @ (N·C,H,W) @ (W,Q)
     return unbatched(reshape(down, n, c, *down.shape[1:]), single)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import choice
+from minifcn.functional._checks import choice, tensor
 
 reshape_p = Primitive("reshape(x) -> y", lambda x, *, shape, shape_in: x.reshape(shape), view=True)
 reshape_p.defvjp(lambda gy, shape, shape_in: reshape_p(gy, shape=shape_in, shape_in=shape))
@@ -31,6 +31,13 @@ gather_p = Primitive("gather(x) -> y", lambda x, *, at, dim, shape_in: module_of
 scatter_p = Primitive("scatter(y) -> x", lambda y, *, at, dim, shape_in: _scatter(y, at, dim, shape_in))
 gather_p.defvjp(lambda gy, at, dim, shape_in: scatter_p(gy, at=at, dim=dim, shape_in=shape_in))
 scatter_p.defvjp(lambda gx, at, dim, shape_in: gather_p(gx, at=at, dim=dim, shape_in=shape_in))
+
+# z is x and then y along an axis, at which x has `split` entries
+cat_p = Primitive("cat(x, y) -> z", lambda x, y, *, axis, split: module_of(x).concatenate((x, y), axis))
+cat_p.defvjp(
+    lambda gz, axis, split: index(gz, (slice(None),) * axis + (slice(None, split),)),
+    lambda gz, axis, split: index(gz, (slice(None),) * axis + (slice(split, None),)),
+)
 
 # y holds x at the slices `at`, and `value` elsewhere
 pad_p = Primitive("pad(x) -> y", lambda x, *, at, shape, value: _pad(x, at, shape, value))
@@ -70,13 +77,13 @@ def reshape(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
 
     Raises ValueError where the sizes do not multiply to x.size.
     """
-    flat = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    flat = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     sizes = tuple(int(n) for n in flat)  # type: ignore[arg-type]
     known = math.prod(n for n in sizes if n != -1)
     if sizes.count(-1) == 1 and known and x.size % known == 0:
         sizes = tuple(x.size // known if n == -1 else n for n in sizes)
     if min(sizes, default=0) < 0 or math.prod(sizes) != x.size:
-        raise ValueError(f"reshape: shape {x.shape} has {x.size} elements and cannot become {tuple(flat)}")
+        raise ValueError(f"reshape: shape {x.shape} has {x.size} elements and cannot become {sizes}")
     return x if sizes == x.shape else reshape_p(x, shape=sizes, shape_in=x.shape)
 
 
@@ -91,7 +98,7 @@ def axes_of(op: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, .
     """One axis, several, or all (None), each as axis_of; a repeated axis raises ValueError."""
     if dim is None:
         return tuple(range(ndim))
-    axes = tuple(axis_of(op, d, ndim) for d in ((dim,) if isinstance(dim, int) else dim))
+    axes = tuple(axis_of(op, d, ndim) for d in (dim if isinstance(dim, Sequence) else (dim,)))
     if len(set(axes)) != len(axes):
         raise ValueError(f"{op}: dim {dim} names an axis twice")
     return axes
@@ -138,19 +145,22 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 
 def index(x: Tensor, at: Any) -> Tensor:
     """x[at]: integers, slices, …, None, integer and boolean arrays, as NumPy indexes."""
-    if isinstance(at, Tensor):
-        at = at.data
-    elif isinstance(at, tuple):
-        at = tuple(part.data if isinstance(part, Tensor) else part for part in at)
+    at = tuple(_frozen(part) for part in at) if isinstance(at, tuple) else _frozen(at)
     try:
         return index_p(x, at=at, shape_in=x.shape)
     except IndexError as error:
         raise ValueError(f"index: {error} — shape {x.shape}") from None
 
 
+def _frozen(part: Any) -> Any:
+    """A part of an index; arrays are copied, as the gradient will need them as they are now."""
+    part = part.data if isinstance(part, Tensor) else part
+    return part.copy() if hasattr(part, "shape") else part
+
+
 def gather(x: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     """y[…, k, …] = x[…, index[…, k, …], …] along dim; index has x's shape on every other axis."""
-    at = index.data if isinstance(index, Tensor) else index
+    at = _frozen(index)
     return gather_p(x, at=at, dim=axis_of("gather", dim, x.ndim), shape_in=x.shape)
 
 
@@ -161,6 +171,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     than "constant".
     """
     choice("pad", "mode", mode, ("constant",))
+    input = tensor("pad", "input", input)
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
         raise ValueError(f"pad: {len(pad)} counts {tuple(pad)} for shape {input.shape}; two per padded axis are needed")
     counts = [(0, 0)] * (input.ndim - len(pad) // 2)
@@ -179,31 +190,27 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
     Raises ValueError for no tensors or unequal sizes.
     """
-    tensors = list(tensors)
+    tensors = [tensor("cat", f"tensor {k}", t) for k, t in enumerate(tensors)]
     if not tensors:
         raise ValueError("cat: no tensors; at least one is needed")
+    if len({t.dtype for t in tensors}) > 1:
+        raise TypeError(f"cat: dtypes {', '.join(str(t.dtype) for t in tensors)}; they must be equal")
     axis = axis_of("cat", dim, tensors[0].ndim)
     for t in tensors[1:]:
         if [*t.shape[:axis], *t.shape[axis + 1 :]] != [*tensors[0].shape[:axis], *tensors[0].shape[axis + 1 :]]:
             shapes = ", ".join(str(t.shape) for t in tensors)
             raise ValueError(f"cat: shapes {shapes} differ on an axis other than {dim}; they must be equal there")
     backend_of(*(t.data for t in tensors), op="cat")
-    # each piece padded with zeros to the whole, then added: slices, pads and sums are all that its gradient needs
-    shape = list(tensors[0].shape)
-    shape[axis] = sum(t.shape[axis] for t in tensors)
-    start, total = 0, None
-    for t in tensors:
-        at = tuple(slice(start, start + n) if k == axis else slice(0, n) for k, n in enumerate(t.shape))
-        piece = pad_p(t, at=at, shape=tuple(shape), value=0.0)
-        total = piece if total is None else total + piece
-        start += t.shape[axis]
-    assert total is not None
-    return total
+    while len(tensors) > 1:  # neighbours in pairs, so that a value is copied log₂ n times and not n
+        pairs = zip(tensors[::2], tensors[1::2], strict=False)
+        joined = [cat_p(x, y, axis=axis, split=x.shape[axis]) for x, y in pairs]
+        tensors = joined + tensors[len(tensors) & ~1 :]
+    return tensors[0]
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new axis dim."""
-    tensors = list(tensors)
+    tensors = [tensor("stack", f"tensor {k}", t) for k, t in enumerate(tensors)]
     if not tensors:
         raise ValueError("stack: no tensors; at least one is needed")
     if len({t.shape for t in tensors}) > 1:

@@ -23,7 +23,7 @@ from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, fold, reach, windows
-from minifcn.threads import parallel, scratch
+from minifcn.threads import parallel, runs, scratch
 
 TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
 SHARED_BYTES = 32 << 20  # columns of a small image, gathered once for a large filter: the most that a kernel holds
@@ -81,7 +81,7 @@ def _shared_columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:
     rows, columns = tile.rows[1] - tile.rows[0], tile.columns[1] - tile.columns[0]
     channels = geom.c // geom.groups
     cols = scratch("columns", (channels, *geom.w_hw, rows, columns), x.dtype)
-    parallel(lambda part: _gather(x, geom, tile, part, cols[part]), _rows_of(channels, 2 * LANES))
+    parallel(lambda part: _gather(x, geom, tile, part, cols[part]), _shares(channels, 2 * LANES))
     return cols.reshape(-1, rows * columns)
 
 
@@ -101,10 +101,9 @@ def _scores(y: Array, geom: ConvGeometry, tile: Tile) -> Array:
     return part.reshape(per_group, -1)  # rows are whole, or there is one: never a copy
 
 
-def _rows_of(count: int, parts: int) -> list[slice]:
+def _shares(count: int, parts: int) -> list[slice]:
     """0 ≤ row < count in at most `parts` runs of equal length."""
-    step = max(math.ceil(count / parts), 1)
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+    return runs(count, math.ceil(count / parts))
 
 
 def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
@@ -131,7 +130,7 @@ def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
             def product(part: slice, cols: Array = cols, out: Array = out, filters: Array = filters) -> None:
                 np.matmul(filters[part], cols, out=out[part])
 
-            parallel(product, _rows_of(len(filters), 2 * LANES))
+            parallel(product, _shares(len(filters), 2 * LANES))
         return y
     tiles = list(_tiles(geom, x.itemsize))
     parallel(
@@ -162,7 +161,7 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
             def add(part: slice, cols: Array = cols, scores: Array = scores, filters: Array = filters) -> None:
                 filters[part] += scores[part] @ cols.T
 
-            parallel(add if tile.g in started else fill, _rows_of(len(filters), 4 * LANES))
+            parallel(add if tile.g in started else fill, _shares(len(filters), 4 * LANES))
             started.add(tile.g)
         return w
 
@@ -202,12 +201,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
     # a task owns some channels of the image, so overlapping windows never meet in two tasks
     step = max(min(TILE_BYTES // (taps * p * q * y.itemsize), math.ceil(channels / LANES)), 1)
     band_rows = max(min(SHARED_BYTES // (step * taps * q * y.itemsize), p), 1)
-    tasks = [
-        (n, g, slice(c, min(c + step, channels)))
-        for n in range(geom.n)
-        for g in range(geom.groups)
-        for c in range(0, channels, step)
-    ]
+    tasks = [(n, g, part) for n in range(geom.n) for g in range(geom.groups) for part in runs(channels, step)]
 
     def scatter(task: tuple[int, int, slice]) -> None:
         n, g, part = task

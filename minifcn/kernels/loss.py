@@ -9,15 +9,14 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.kernels.registry import kernel
-from minifcn.threads import parallel
+from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 15  # pixels
 
 
 def _tasks(x: Array) -> list[tuple[int, slice]]:
     """(image, run of pixels) over x (N, C, M)."""
-    pixels = x.shape[2]
-    return [(n, slice(m, min(m + CHUNK, pixels))) for n in range(len(x)) for m in range(0, pixels, CHUNK)]
+    return [(n, m) for n in range(len(x)) for m in runs(x.shape[2], CHUNK)]
 
 
 def _labels(target: Array, ignore_index: int) -> tuple[Array, Array]:
@@ -31,6 +30,7 @@ def cross_entropy_chunks(x: Array, *, target: Array, weight: Array | None, ignor
     """loss (N,M) = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]), 0 where t = target[n,m] is ignored. x is (N,C,M)."""
     loss = np.empty(target.shape, x.dtype)
 
+    @np.errstate(invalid="ignore", over="ignore")  # an ignored pixel's logits may be anything
     def work(task: tuple[int, slice]) -> None:
         n, m = task
         logits = x[n, :, m]
@@ -50,6 +50,7 @@ def cross_entropy_grad_chunks(gy: Array, x: Array, *, target: Array, weight: Arr
     """gx (N,C,M) = gy[n,m]·weight[t]·(softmax(x)[n,c,m] − [c = t]), 0 where t = target[n,m] is ignored."""
     gx = np.empty(x.shape, x.dtype)
 
+    @np.errstate(invalid="ignore", over="ignore")  # an ignored pixel's logits may be anything
     def work(task: tuple[int, slice]) -> None:
         n, m = task
         out = gx[n, :, m]

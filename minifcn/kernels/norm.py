@@ -9,7 +9,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.kernels.registry import kernel
-from minifcn.threads import parallel
+from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20
 
@@ -17,8 +17,7 @@ CHUNK_BYTES = 1 << 20
 def _channels(x: Array) -> list[slice]:
     """Runs of channels of x (N, C, H, W) that fit a cache."""
     channels = x.shape[1]
-    step = max(CHUNK_BYTES // max(x.nbytes // max(channels, 1), 1), 1)
-    return [slice(start, min(start + step, channels)) for start in range(0, channels, step)]
+    return runs(channels, CHUNK_BYTES // max(x.nbytes // max(channels, 1), 1))
 
 
 def _per_channel(a: Array) -> Array:

@@ -8,7 +8,7 @@ from minifcn.array import Array
 from minifcn.kernels.philox import philox_words
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
-from minifcn.threads import parallel
+from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 18  # elements
 
@@ -17,15 +17,11 @@ def _flat(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _chunks(size: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
-
-
 @kernel("relu", backend="numpy", algorithm="chunks")
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
     flat, y = _flat(x), np.empty(x.size, x.dtype)
-    parallel(lambda part: np.maximum(flat[part], 0, out=y[part]), _chunks(x.size))
+    parallel(lambda part: np.maximum(flat[part], 0, out=y[part]), runs(x.size, CHUNK))
     return y.reshape(x.shape)
 
 
@@ -33,7 +29,7 @@ def relu_chunks(x: Array) -> Array:
 def relu_grad_chunks(gy: Array, y: Array) -> Array:
     """gx = gy, but 0 where y ≤ 0; a NaN that came through the ReLU lets its gradient through."""
     flat_gy, flat_y, gx = _flat(gy), _flat(y), np.empty(gy.size, gy.dtype)
-    parallel(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), _chunks(gy.size))
+    parallel(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), runs(gy.size, CHUNK))
     return gx.reshape(gy.shape)
 
 
@@ -42,6 +38,6 @@ def dropout_philox(x: Array, *, p: float, seed: int, offset: int, period: int) -
     """y = x/(1−p) where the random word of element // period is at least p·2³², else 0: linear, its own adjoint."""
     threshold = min(round(p * 2**32), 2**32)
     words = philox_words(seed, offset, -(-x.size // period))
-    factor = np.where(words >= threshold, x.dtype.type(1 / (1 - p) if p < 1 else 0), x.dtype.type(0))
-    y: Array = _flat(x).reshape(len(factor), -1) * factor[:, None]
-    return y.reshape(x.shape)
+    scaled = _flat(x) * x.dtype.type(1 / (1 - p) if p < 1 else 0)
+    keep = np.repeat(words >= threshold, period)[: x.size]
+    return select(keep, scaled, scaled).reshape(x.shape)

@@ -15,15 +15,13 @@ from minifcn.geometry import PoolGeometry
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
 from minifcn.kernels.windows import tap as tap_slices
-from minifcn.threads import parallel
+from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20  # planes worked on at a time, so that all passes but the first find them in cache
 
 
 def _chunks(geom: PoolGeometry, itemsize: int) -> list[slice]:
-    planes = geom.n * geom.c
-    step = max(CHUNK_BYTES // max(geom.x_hw[0] * geom.x_hw[1] * itemsize, 1), 1)
-    return [slice(start, min(start + step, planes)) for start in range(0, planes, step)]
+    return runs(geom.n * geom.c, CHUNK_BYTES // max(geom.x_hw[0] * geom.x_hw[1] * itemsize, 1))
 
 
 def _padded_hw(geom: PoolGeometry) -> tuple[int, int]:
@@ -70,20 +68,28 @@ def _tap_dtype(geom: PoolGeometry) -> type[np.unsignedinteger]:
     return np.uint8 if geom.w_hw[0] * geom.w_hw[1] <= 256 else np.uint32
 
 
+def _first_taps(geom: PoolGeometry) -> Array:
+    """The first tap of each window (P, Q) that is not in the padding."""
+    first = [
+        -(-np.maximum(padding - np.arange(size) * stride, 0) // dilation)
+        for padding, size, stride, dilation in zip(geom.padding, geom.y_hw, geom.stride, geom.dilation, strict=True)
+    ]
+    taps: Array = first[0][:, None] * geom.w_hw[1] + first[1]
+    return taps
+
+
 @kernel("max_pool2d", backend="numpy", algorithm="taps")
 def max_pool2d_taps(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
     """(y, tap), both (N,C,P,Q): the largest value of each window, and the number i·J + j of the tap that holds it."""
     x_planes = _planes(x)
-    y = np.empty((len(x_planes), *geom.y_hw), x.dtype)
-    tap = np.zeros(y.shape, _tap_dtype(geom))
+    y = np.full((len(x_planes), *geom.y_hw), -np.inf, x.dtype)
+    tap = np.empty(y.shape, _tap_dtype(geom))
+    tap[...] = _first_taps(geom)  # what wins where nothing is larger than −∞
 
     def work(chunk: slice) -> None:
         padded, best, winner = _pad(x_planes[chunk], geom, -np.inf), y[chunk], tap[chunk]
         for number, (rows, columns) in _taps(geom):
             value = padded[:, rows, columns]
-            if number == 0:
-                best[...] = value
-                continue
             better = value > best  # false beside a NaN, so a NaN that was found stays
             better |= np.isnan(value)
             np.maximum(best, value, out=best)

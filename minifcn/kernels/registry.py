@@ -105,6 +105,8 @@ def algorithms(op: str | None = None, backend: str = "numpy") -> list[Kernel]:
 
 def explain(op: str, *arrays: Array, **params: Any) -> str:
     """A table of the algorithms for this call: name, whether it is the one chosen, and if not, why."""
+    if op not in {name for name, _ in _kernels}:
+        raise ValueError(f"explain: no operation {op!r}; there are {sorted({name for name, _ in _kernels})}")
     backend = backend_of(*arrays, op=op)
     chosen = _choose(op, backend, params)
     rows = [("algorithm", "chosen", "why")]

@@ -2,14 +2,15 @@
 
 fcn8s_vgg16           padding 1, same-padded fc6: as aligned, and about half the work of the paper's
 fcn8s_vgg16_paper     padding 100 and crops, as published
-fcn8s_resnet101       the second article's head: even kernels, half a cell off at each fusion
+fcn8s_resnet101       as tutorials write it: even kernels, so its maps are off by up to 15½ pixels
 fcn8s_resnet101_aligned   odd kernels: exact
-fcn16s_decoder_vgg16  the first article's net: learned 3×3 upsampling down to stride 1
+fcn16s_decoder_vgg16  pochih/FCN-pytorch's net: learned 3×3 upsampling down to stride 1
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 
 from minifcn import nn, random
 from minifcn.models.fcn import FC_CHANNELS, FCN, FCN16sDecoder, FullyConnected
@@ -53,7 +54,7 @@ def create(name: str, num_classes: int = 21, *, width: float = 1.0, seed: int | 
         raise ValueError(f"create: there is no model {name!r}; did you mean {near!r}? (models.available() lists all)")
     if num_classes < 1:
         raise ValueError(f"create: num_classes is {num_classes}; at least 1 is needed")
-    if width <= 0:
+    if not 0 < width < math.inf:
         raise ValueError(f"create: width is {width}; a positive number is needed")
     if seed is None:
         return _build(name, num_classes, width)

@@ -12,8 +12,8 @@ derived from the layers' parameters when the network is built; none is typed in.
     "same"       2s       s/2       s per cell; exact where stage cells lie in the middle of their s pixels (VGG)
     "aligned"    2s − 1   s − 1     exact where stage cells lie on pixel 0, s, 2s … (ResNet: odd, centred kernels)
 
-"same" on a ResNet is what many people write, and half a cell off at each fusion; it is built here because it is asked
-for, and `FCN.misalignment` says so.
+"same" on a ResNet is what many people write. Its maps are off by 1/2 a cell at the first fusion, 3/2 at the second and
+15½ pixels at the end; `FCN.misalignment` says so.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class FCN(nn.Module):
 
     @property
     def misalignment(self) -> dict[str, tuple[Fraction, Fraction]]:
-        """The fusions whose maps no crop lays onto each other, and by how many cells (height, width) they are off."""
+        """The fusions, and the final crop ("image"), whose maps no crop lays onto each other, and by how many cells
+        (height, width) they are off."""
         return {name: offset for name, offset in self.offsets.items() if any(o.denominator != 1 for o in offset)}
 
     def _start(self, name: str) -> Pair:
@@ -192,7 +193,7 @@ def _hw(x: Tensor) -> Pair:
 
 
 class FCN16sDecoder(nn.Module):
-    """image (N,3,H,W), any size → class scores (N,classes,H,W): the first article's network.
+    """image (N,3,H,W), any size → class scores (N,classes,H,W): the encoder–decoder of pochih/FCN-pytorch ("FCN16s").
 
     Five learned 3×3 transposed convolutions of stride 2, each followed by ReLU and batch norm, lead from 1/32 back to
     the image's size; the 1/16 stage is added after the first. Each is told the size of the stage that it must reach
@@ -207,7 +208,7 @@ class FCN16sDecoder(nn.Module):
         widths = [shallower[-1], *reversed(shallower[:-1]), max(shallower[0] // 2, 1)]  # 512, 256, 128, 64, 32 on VGG
         c = deepest
         for k, o in enumerate(widths, start=1):
-            setattr(self, f"deconv{k}", nn.ConvTranspose2d(c, o, 3, stride=2, padding=1))
+            setattr(self, f"up{k}", nn.ConvTranspose2d(c, o, 3, stride=2, padding=1))
             setattr(self, f"bn{k}", nn.BatchNorm2d(o))
             c = o
         self.relu = nn.ReLU()
@@ -218,7 +219,7 @@ class FCN16sDecoder(nn.Module):
         *shallower, score = self.backbone(x).values()
         sizes = [_hw(stage) for stage in reversed(shallower)] + [_hw(x)]
         for k, size in enumerate(sizes, start=1):
-            score = self.relu(getattr(self, f"deconv{k}")(score, output_size=size))
+            score = self.relu(getattr(self, f"up{k}")(score, output_size=size))
             if k == 1:
                 score = score + shallower[-1]
             score = getattr(self, f"bn{k}")(score)

@@ -1,13 +1,14 @@
 """What a network costs: sizes, parameters and multiply–accumulates by layer, and the memory of a pass and of a step.
 
-Nothing is estimated. One forward pass gives the sizes, and Python's tracemalloc, to which NumPy reports every array,
-measures what a forward pass and a training step really take.
+One forward pass gives the sizes, and Python's tracemalloc, to which NumPy reports every array, measures what a forward
+pass and a training step take, the kernels' own buffers included: both run in a thread of their own with fresh workers.
 """
 
 from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -15,9 +16,10 @@ from math import prod
 import numpy as np
 
 import minifcn.functional as F
-from minifcn.autograd import Tensor, no_grad
+from minifcn.autograd import Tensor, is_grad_enabled, no_grad, set_grad_enabled
 from minifcn.nn import Conv2d, ConvTranspose2d, Linear, Module
 from minifcn.optim import SGD
+from minifcn.threads import get_num_threads, set_num_threads
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,15 @@ class Memory:
         gradients: one number for each learnable parameter.
         momentum: one more.
         forward: the most that a pass without gradients needs at a time, the parameters included.
-        training: the most that a step of SGD with momentum needs at a time, all of the above included.
+        training: the most that a step of SGD with momentum needs at a time, all of the above included; or why no step
+            can be made (batch norm needs more than one value per channel).
     """
 
     parameters: int
     gradients: int
     momentum: int
     forward: int
-    training: int
+    training: int | str
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,10 @@ class Summary:
                 "",
                 f"memory for {' × '.join(map(str, self.input_shape))}, measured:",
                 f"  forward pass   {_bytes(m.forward):>9}  at its peak, of which parameters {_bytes(m.parameters)}",
-                f"  training step  {_bytes(m.training):>9}  at its peak, of which parameters {_bytes(m.parameters)}, "
-                f"gradients {_bytes(m.gradients)}, momentum {_bytes(m.momentum)}",
+                f"  training step  {m.training}"
+                if isinstance(m.training, str)
+                else f"  training step  {_bytes(m.training):>9}  at its peak, of which parameters "
+                f"{_bytes(m.parameters)}, gradients {_bytes(m.gradients)}, momentum {_bytes(m.momentum)}",
             ]
         return "\n".join(text)
 
@@ -226,7 +231,12 @@ def _memory(model: Module, x: Tensor, forward: int) -> Memory:
         optimizer.zero_grad()
 
     momentum = gradients
-    return Memory(parameters, gradients, momentum, parameters + forward, parameters + momentum + _peak(step))
+    training: int | str
+    try:
+        training = parameters + momentum + _peak(step)
+    except ValueError as error:  # the size is too small for batch norm's statistics; everything else stands
+        training = f"not possible: {error}"
+    return Memory(parameters, gradients, momentum, parameters + forward, training)
 
 
 def _peak(work: Callable[[], object]) -> int:
@@ -237,7 +247,9 @@ def _peak(work: Callable[[], object]) -> int:
     try:
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        work()
+        set_num_threads(get_num_threads())  # buffers belong to threads, so new threads have none
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(set_grad_enabled(is_grad_enabled())(work)).result()
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         if ours:

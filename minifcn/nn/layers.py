@@ -259,7 +259,10 @@ class Linear(Module):
 
 
 class ReLU(Module):
-    """F.relu."""
+    """F.relu. `inplace` is accepted for PyTorch's sake and changes nothing: results never overwrite their arguments."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape."""
@@ -283,9 +286,9 @@ class Identity(Module):
 
 
 class Dropout(Module):
-    """F.dropout in training, nothing otherwise."""
+    """F.dropout in training, nothing otherwise. `inplace` is accepted for PyTorch's sake and changes nothing."""
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         self.p = p
 

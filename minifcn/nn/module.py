@@ -14,12 +14,17 @@ Hook = Callable[["Module", tuple[Any, ...], Any], None]
 
 
 class Parameter(Tensor):
-    """A Tensor that a module owns and an optimizer changes; requires_grad=False keeps it fixed."""
+    """A Tensor that a module owns and an optimizer changes; requires_grad=False keeps it fixed.
+
+    A read-only array is copied, as it could not be trained.
+    """
 
     __slots__ = ()
 
     def __init__(self, array: Any, requires_grad: bool = True) -> None:
         super().__init__(array, requires_grad)
+        if isinstance(self._array, np.ndarray) and not self._array.flags.writeable:
+            self._array = self._array.copy()
 
 
 class Loaded(NamedTuple):
@@ -76,10 +81,14 @@ class Module:
             self._put(self._parameters, name, value)
         elif isinstance(value, Module):
             self._put(self._modules, name, value)
-        elif name in self.__dict__.get("_buffers", {}):
-            self._buffers[name] = value
-        elif value is None and name in self.__dict__.get("_parameters", {}):
-            self._parameters[name] = None
+        elif name in self.__dict__.get("_buffers", {}) or name in self.__dict__.get("_parameters", {}):
+            table, kind = (self._buffers, Tensor) if name in self._buffers else (self._parameters, Parameter)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a {kind.__name__} and was assigned a {type(value).__name__}; "
+                    f"a {kind.__name__} or None is needed (or assign to {name}.data)"
+                )
+            table[name] = value  # type: ignore[assignment]
         else:
             self.__dict__.get("_modules", {}).pop(name, None)
             object.__setattr__(self, name, value)
@@ -90,6 +99,13 @@ class Module:
             if other is not table:
                 other.pop(name, None)
         table[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        for table in (self._parameters, self._buffers, self._modules):
+            if name in table:
+                del table[name]
+                return
+        object.__delattr__(self, name)
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_buffers", "_modules"):
@@ -171,12 +187,11 @@ class Module:
         is_device = isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
         for t in (*self.parameters(), *self.buffers()):
             if is_device or t.dtype.kind == "f":
-                # a new array of another dtype or device, outside of any graph
-                t._array = Tensor(t.data).to(target).data
-                if isinstance(t._array, np.ndarray) and not t._array.flags.writeable:
-                    t._array = t._array.copy()
-                t._version[0] += 1
-            t.grad = None
+                moved = Tensor(t.data).to(target).data
+                if moved is not t.data:
+                    t._array = moved.copy() if isinstance(moved, np.ndarray) else moved  # results are read-only
+                    t._version[0] += 1
+                    t.grad = None
         return self
 
     def cpu(self) -> Self:

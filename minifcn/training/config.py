@@ -123,8 +123,10 @@ class TrainConfig:
         self._check("seed", self.seed >= 0, "0 or more is needed")
         for name in ("size", "crop"):
             value = getattr(self, name)
-            self._check(name, value is None or (len(value) == 2 and min(value) >= 1), "(height, width) is needed")
+            fine = value is None or (isinstance(value, tuple) and len(value) == 2 and min(value) >= 1)
+            self._check(name, fine, "(height, width) is needed")
         if self.scale is not None:
+            self._check("scale", isinstance(self.scale, tuple) and len(self.scale) == 2, "least and most are needed")
             self._check("scale", 0 < self.scale[0] <= self.scale[1] < math.inf, "0 < least ≤ most is needed")
         self._check(
             "classes", self.classes is None or self.kind == "folder", "camvid, voc and shapes have names of their own"

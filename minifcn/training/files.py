@@ -25,7 +25,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        draft.touch()
+        try:
+            draft.touch()
+        except PermissionError as error:
+            raise PermissionError(f"{target.parent} cannot be written to; {target.name} belongs there") from error
         mode = draft.stat().st_mode  # what the user's umask gives; some libraries write files that only the owner reads
         yield draft
         draft.chmod(mode)

@@ -80,10 +80,11 @@ def _titles(width: int) -> Image.Image:
 def _legend(classes: Sequence[str], palette: ArrayLike, width: int) -> Image.Image:
     columns = 6
     cell = width // columns
-    lines = -(-len(classes) // columns)
+    entries = [*zip(classes, np.asarray(palette).tolist(), strict=True), ("void", list(IGNORE_COLOR))]
+    lines = -(-len(entries) // columns)
     legend = Image.new("RGB", (width, max(1, lines * _LINE)), _PAPER)
     draw = ImageDraw.Draw(legend)
-    for k, (name, colour) in enumerate(zip(classes, np.asarray(palette).tolist(), strict=True)):
+    for k, (name, colour) in enumerate(entries):
         x, y = k % columns * cell, k // columns * _LINE
         draw.rectangle((x, y + 3, x + 14, y + 17), fill=tuple(colour), outline=_INK)
         # Pillow's built-in font may know no more than Latin-1, and raises for the rest
@@ -123,6 +124,7 @@ def learning_curve(path: str | os.PathLike[str], records: Sequence[Mapping[str, 
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes.grid(alpha=0.3)
         axes.legend()
     with replacing(path) as draft:

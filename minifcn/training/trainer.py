@@ -215,6 +215,7 @@ class Trainer:
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
+        self._seen = np.zeros(self.card.num_classes, bool)  # classes that training labels have shown
         self._before_step: tuple[Arrays, dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
@@ -235,7 +236,10 @@ class Trainer:
                     self._train_epoch(check)
                     self._finish_epoch(check)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(self._stop()) from error
+            raise KeyboardInterrupt(f"interrupted {self._stop()}") from error
+        except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
+            self.say(f"stopped by an error {self._stop()}")
+            raise
         finally:
             self._random = random.get_state()
             random.set_state(outer)
@@ -258,7 +262,9 @@ class Trainer:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        if (batch.labels != IGNORE).any():  # crops of nothing but void have no loss
+        counted = batch.labels[batch.labels != IGNORE]
+        self._seen[np.unique(counted)] = True
+        if counted.size:  # crops of nothing but void have no loss
             scores = self.module(Tensor(batch.images).to(self.device))
             loss = F.cross_entropy(scores, batch.labels, weight=self.class_weights, ignore_index=IGNORE)
             value = float(loss.item())
@@ -299,6 +305,9 @@ class Trainer:
         if self.best_epoch == 0 or score > self.best_iu:
             save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
+        if self.epoch == 0 and not self._seen.all():
+            unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
+            self.say(f"note: no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
         self._save()
@@ -334,12 +343,15 @@ class Trainer:
         """Take up the lines of the complete epochs. A line beyond them, or half of one, is left from a crash between
         line and checkpoint: its epoch will be done again, so the line goes."""
         file = self.folder / METRICS
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
         if len(lines) < self.epoch:
             raise ValueError(
                 f"train: {file} has {len(lines)} lines after {self.epoch} epochs; the file that the run wrote is needed"
             )
-        self.records = [json.loads(line) for line in lines[: self.epoch]]
+        try:
+            self.records = [json.loads(line) for line in lines[: self.epoch]]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"train: {file} is damaged ({error}); the file that the run wrote is needed") from error
         if len(lines) > self.epoch:
             with replacing(file) as draft:
                 draft.write_text("".join(line + "\n" for line in lines[: self.epoch]), encoding="utf-8")
@@ -369,7 +381,7 @@ class Trainer:
         """Save the last complete state after an interruption; says how to go on."""
         again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
         if not self._weights_whole:
-            return f"interrupted inside an update, which cannot be saved; {again} goes on from the last checkpoint"
+            return f"inside an update, which cannot be saved; {again} goes on from the last checkpoint"
         if self._before_step is not None:
             buffers, state = self._before_step
             self.module.load_state_dict(buffers, strict=False)
@@ -377,7 +389,7 @@ class Trainer:
             self.optimizer.zero_grad()
             self._before_step = None
         self._save()
-        return f"interrupted and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
+        return f"and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
 
     # -- words
 

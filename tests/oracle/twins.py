@@ -214,7 +214,7 @@ class Decoder(nn.Module):
             self.backbone, sizes = ResNet(backbone, narrow), [2048, 1024, 512, 256, 64, 32]
         for k in range(5):
             c, o = sizes[k] // narrow, sizes[k + 1] // narrow
-            setattr(self, f"deconv{k + 1}", nn.ConvTranspose2d(c, o, 3, 2, 1))
+            setattr(self, f"up{k + 1}", nn.ConvTranspose2d(c, o, 3, 2, 1))
             setattr(self, f"bn{k + 1}", nn.BatchNorm2d(o))
         self.classifier = nn.Conv2d(32 // narrow, classes, 1)
 
@@ -228,7 +228,7 @@ class Decoder(nn.Module):
         return self.classifier(score)
 
     def _up(self, k: int, x: Tensor, like: Tensor) -> Tensor:
-        layer = getattr(self, f"deconv{k}")
+        layer = getattr(self, f"up{k}")
         even = [1 - n % 2 for n in like.shape[2:]]
         return conv_transpose2d(x, layer.weight, layer.bias, 2, 1, even)
 
