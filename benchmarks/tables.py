@@ -59,7 +59,7 @@ def _camvid(result: dict[str, Any]) -> str:
         f"From scratch on CamVid's 367 training images, {minutes:.0f} minutes beside other work: training loss "
         f"{first['train_loss']:.2f} → {last['train_loss']:.2f}; mean IU on the 101 validation images (11 classes, void "
         f"excluded, 360×480) {first['mean_iu']:.3f} after epoch 1 and {best['mean_iu']:.3f} at best, in epoch "
-        f"{best['epoch']} of {last['epoch']}. Validation images are easier than the test images that papers report on.\n"
+        f"{best['epoch']} of {last['epoch']}. They are easier than the test images that papers report on.\n"
     )
 
 
