@@ -143,18 +143,22 @@ class Tensor(_Methods):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The size of each axis."""
         return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The type of the elements."""
         return self._array.dtype
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return self._array.ndim
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return self._array.size
 
     @property

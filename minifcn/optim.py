@@ -151,6 +151,12 @@ class Adam(Optimizer):
     """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − lr·m̂/(√v̂ + eps), with m̂ = m/(1−β₁ᵗ) and v̂ = v/(1−β₂ᵗ).
 
     Kingma & Ba 2015, algorithm 1; weight_decay·p is added to g, as in PyTorch's Adam.
+
+    Args:
+        params: parameters or groups.
+        lr: step size; betas, eps, weight_decay: as in the formula.
+
+    Raises ValueError for values out of range or no parameters.
     """
 
     def __init__(
@@ -231,7 +237,10 @@ class Schedule:
 
 
 class PolyLR(Schedule):
-    """lr = initial · (1 − step/total_steps)^power (Chen et al. 2017, DeepLab, §4.1)."""
+    """lr = initial · (1 − step/total_steps)^power (Chen et al. 2017, DeepLab, §4.1).
+
+    Raises ValueError for total_steps below 1.
+    """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, power: float = 0.9) -> None:
         if total_steps < 1:
@@ -244,7 +253,10 @@ class PolyLR(Schedule):
 
 
 class StepLR(Schedule):
-    """lr = initial · gamma^⌊step/step_size⌋."""
+    """lr = initial · gamma^⌊step/step_size⌋.
+
+    Raises ValueError for step_size below 1.
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         if step_size < 1:

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import minifcn as mf
 from minifcn.kernels import registry
+
+
+# a slow moment of the machine is no failure
+hypothesis.settings.register_profile("minifcn", deadline=None)
+hypothesis.settings.load_profile("minifcn")
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,9 @@ def relu(input: Tensor) -> Tensor:
     """max(input, 0) of a tensor of any shape; its slope at 0 is 0.
 
     Raises TypeError for other than floats.
+
+    >>> relu(Tensor([-1.0, 2.0]))
+    Tensor([0., 2.], dtype=float32)
     """
     x = tensor("relu", "input", input)
     floats("relu", input=x)
@@ -55,21 +58,33 @@ def relu(input: Tensor) -> Tensor:
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1/(1 + exp(−input)) of a tensor of any shape."""
+    """1/(1 + exp(−input)) of a tensor of any shape.
+
+    Raises TypeError for other than floats.
+    """
     x = tensor("sigmoid", "input", input)
     floats("sigmoid", input=x)
     return sigmoid_p(x)
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
-    """input − log Σ exp input along dim, shifted by the largest value so that nothing overflows."""
+    """input − log Σ exp input along dim, shifted by the largest value so that nothing overflows.
+
+    Raises ValueError for a dim that input does not have, TypeError for other than floats.
+    """
     x = tensor("log_softmax", "input", input)
     floats("log_softmax", input=x)
     return log_softmax_p(x, axis=axis_of("log_softmax", dim, x.ndim))
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
-    """exp input / Σ exp input along dim."""
+    """exp input / Σ exp input along dim.
+
+    Raises ValueError for a dim that input does not have, TypeError for other than floats.
+
+    >>> softmax(Tensor([0.0, 0.0]), dim=0)
+    Tensor([0.5, 0.5], dtype=float32)
+    """
     return log_softmax(input, dim).exp()
 
 
@@ -85,7 +100,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """As dropout, with whole channels of (N,C,H,W) or (C,H,W) zero. Tompson et al. 2015, §3.2."""
+    """As dropout, with whole channels of (N,C,H,W) or (C,H,W) zero. Tompson et al. 2015, §3.2.
+
+    Raises ValueError unless 0 ≤ p ≤ 1, or for another number of axes.
+    """
     x, single = batched("dropout2d", tensor("dropout2d", "input", input))
     return unbatched(_dropout("dropout2d", x, p, training, period=max(math.prod(x.shape[2:]), 1)), single)
 

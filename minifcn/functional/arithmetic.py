@@ -175,7 +175,10 @@ def pow(x: Operand, y: Operand) -> Tensor:
 
 
 def where(condition: Tensor | Array, x: Operand, y: Operand) -> Tensor:
-    """x where the condition holds, else y; all broadcast. The condition gets no gradient."""
+    """x where the condition holds, else y; all broadcast. The condition gets no gradient.
+
+    Raises TypeError unless the condition is boolean, ValueError where shapes do not broadcast.
+    """
     mask = condition.data if isinstance(condition, Tensor) else condition
     if not hasattr(mask, "dtype") or mask.dtype != np.bool_:
         raise TypeError(f"where: condition is {mask!r:.50}; a boolean tensor or array is needed")

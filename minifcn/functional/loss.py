@@ -77,7 +77,8 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """−input[target] per pixel, for input that holds log-probabilities; everything else as in cross_entropy."""
+    """−input[target] per pixel, for input (N,C,…) that holds log-probabilities; arguments and errors as in
+    cross_entropy."""
     x, labels, factors = _arguments("nll_loss", input, target, weight, ignore_index, reduction)
     flat_x, flat_t = _flatten(x, labels)
     return _reduce(_picked(flat_x, flat_t, factors, ignore_index), labels, factors, ignore_index, reduction)

@@ -154,18 +154,23 @@ class TensorMethods:
         return arithmetic.expand(_t(self), tuple(flat))  # type: ignore[arg-type]
 
     def abs(self) -> Tensor:
+        """|x|, element by element; its slope at 0 is 0."""
         return arithmetic.abs_p(_t(self))
 
     def exp(self) -> Tensor:
+        """eˣ, element by element."""
         return arithmetic.exp_p(_t(self))
 
     def log(self) -> Tensor:
+        """The natural logarithm, element by element."""
         return arithmetic.log_p(_t(self))
 
     def sqrt(self) -> Tensor:
+        """√x, element by element."""
         return arithmetic.sqrt_p(_t(self))
 
     def tanh(self) -> Tensor:
+        """tanh x, element by element."""
         return arithmetic.tanh_p(_t(self))
 
     def relu(self) -> Tensor:

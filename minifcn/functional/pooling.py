@@ -117,7 +117,14 @@ def _counts(geom: PoolGeometry, axis: int, include_pad: bool) -> Array:
 def adaptive_avg_pool2d(input: Tensor, output_size: int | tuple[int | None, int | None] | None) -> Tensor:
     """input (N,C,H,W) or (C,H,W) → (N,C,P,Q): P × Q means; row p covers ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉.
 
-    output_size: one int or (P, Q); None keeps the input's.
+    Args:
+        output_size: one int or (P, Q); None keeps the input's.
+
+    Raises:
+        ValueError: a negative size, or not one or two of them. TypeError: not a float tensor.
+
+    >>> adaptive_avg_pool2d(Tensor([[[1.0, 3.0, 5.0]]]), (1, 2))
+    Tensor([[[2., 4.]]], dtype=float32)
     """
     x, single = batched("adaptive_avg_pool2d", tensor("adaptive_avg_pool2d", "input", input))
     floats("adaptive_avg_pool2d", input=x)

@@ -209,7 +209,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new axis dim."""
+    """Tensors of one shape along a new axis dim.
+
+    Raises ValueError for no tensors or unequal shapes.
+    """
     tensors = [tensor("stack", f"tensor {k}", t) for k, t in enumerate(tensors)]
     if not tensors:
         raise ValueError("stack: no tensors; at least one is needed")
