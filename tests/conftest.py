@@ -8,7 +8,6 @@ import pytest
 import minifcn as mf
 from minifcn.kernels import registry
 
-
 # a slow moment of the machine is no failure
 hypothesis.settings.register_profile("minifcn", deadline=None)
 hypothesis.settings.load_profile("minifcn")

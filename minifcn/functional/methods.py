@@ -174,6 +174,7 @@ class TensorMethods:
         return arithmetic.tanh_p(_t(self))
 
     def relu(self) -> Tensor:
+        """max(x, 0), element by element."""
         return activation.relu(_t(self))
 
     def clip(self, min: Number | None = None, max: Number | None = None) -> Tensor:
