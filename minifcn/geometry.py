@@ -116,7 +116,7 @@ class ConvGeometry:
         n, c, *x_hw = x_shape
         o, c_per_group, *w_hw = w_shape
         given = f"input {x_shape}, weight {w_shape}"
-        _check_filter(op, w_hw, given)
+        _check_filter(op, w_shape, groups, given)
         if groups < 1 or c % groups or o % groups:
             raise ValueError(
                 f"{op}: groups={groups} does not divide {c} input and {o} output channels — {given}; "
@@ -158,7 +158,7 @@ class ConvGeometry:
         n, o, *y_hw = y_shape
         w_o, c_per_group, *w_hw = w_shape
         given = f"input {y_shape}, weight {w_shape}"
-        _check_filter(op, w_hw, given)
+        _check_filter(op, w_shape, groups, given)
         if o != w_o:
             raise ValueError(f"{op}: input has {o} channels but weight expects {w_o} — {given}")
         if groups < 1 or o % groups:
@@ -190,9 +190,11 @@ class ConvGeometry:
         )
 
 
-def _check_filter(op: str, w_hw: list[int], given: str) -> None:
-    if min(w_hw) < 1:
-        raise ValueError(f"{op}: the kernel is empty — {given}; at least 1 x 1 is needed")
+def _check_filter(op: str, w_shape: Shape, groups: int, given: str) -> None:
+    if min(w_shape) < 1:
+        raise ValueError(f"{op}: the kernel is empty — {given}; at least 1 is needed on every axis")
+    if not isinstance(groups, int):
+        raise TypeError(f"{op}: groups is {groups!r}; an int is needed")
 
 
 def pool_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -88,10 +88,11 @@ def parallel(work: Callable[[Task], object], tasks: Iterable[Task], alone: bool 
 
 def _submit(work: Callable[[], None], count: int) -> list[Future[None]]:
     """Give work to `count` workers; to none while the interpreter shuts down, when threads can no longer be started."""
-    try:
-        return [_workers().submit(work) for _ in range(count)]
-    except RuntimeError:
-        return []
+    submitted: list[Future[None]] = []
+    with suppress(RuntimeError):
+        for _ in range(count):
+            submitted.append(_workers().submit(work))  # one by one: the caller must wait for those that began
+    return submitted
 
 
 def runs(count: int, step: int) -> list[slice]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import minifcn as mf
 import minifcn.functional as F
 from minifcn.autograd import Tensor
 
@@ -57,6 +58,19 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: F.cross_entropy(t(2, 3, 4, 4), LABELS + 7), ValueError, r"labels \[7\] outside the 3 classes; 0 to 2, or"),
     (lambda: F.cross_entropy(t(2, 3, 4, 4), LABELS, np.ones(4)), ValueError, r"weight has shape \(4,\); \(3,\)"),
     (lambda: F.cross_entropy(t(2, 3, 4, 4), LABELS, reduction="avg"), ValueError, "reduction is 'avg'; one of 'mean'"),
+    (lambda: F.cross_entropy(t(2, 3), [0, 1]), TypeError, "target is a list"),  # type: ignore[arg-type]
+    (lambda: F.conv2d(t(1, 2, 3, 3), t(0, 2, 1, 1)), ValueError, "the kernel is empty"),
+    (
+        lambda: F.conv2d(t(1, 2, 3, 3), t(2, 2, 1, 1), groups=1.0),  # type: ignore[arg-type]
+        TypeError,
+        "conv2d: groups is 1.0; an int is needed",
+    ),
+    (lambda: F.interpolate(t(1, 1, 2, 2), scale_factor=float("nan")), ValueError, "scale_factor is nan; a positive"),
+    (
+        lambda: mf.models.create("fcn8s_resnet18", width=1 / 64)(t(3, 32, 32)),
+        ValueError,
+        r"FCN: the image has shape \(3, 32, 32\); \(N, 3, H, W\) is needed",
+    ),
     (lambda: F.dropout(t(3), 1.5), ValueError, "dropout: p is 1.5"),
     (lambda: F.linear(t(2, 3), t(4, 5)), ValueError, r"linear: input \(2, 3\) and weight \(4, 5\)"),
     (lambda: F.matmul(t(2, 3), t(4, 5)), ValueError, "inner sizes 3 and 4 differ"),

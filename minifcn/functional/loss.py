@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import choice, floats, raw, tensor
+from minifcn.functional._checks import choice, floats, tensor
 from minifcn.functional._compose import derivative_of
 from minifcn.functional.activation import log_softmax
 from minifcn.functional.reduce import sum
@@ -88,7 +88,7 @@ def _arguments(
     op: str, input: Tensor, target: Tensor | Array, weight: Tensor | Array | None, ignore_index: int, reduction: str
 ) -> tuple[Tensor, Array, Array | None]:
     """The checked input, labels as int64, and weights in the input's dtype."""
-    x, labels = tensor(op, "input", input), raw(target)
+    x, labels = tensor(op, "input", input), tensor(op, "target", target).data
     floats(op, input=x)
     choice(op, "reduction", reduction, Reductions)
     backend_of(x.data, labels, op=op)
@@ -107,7 +107,7 @@ def _arguments(
         )
     if weight is None:
         return x, labels, None
-    factors = raw(weight)
+    factors = tensor(op, "weight", weight).data
     if factors.shape != (classes,):
         raise ValueError(f"{op}: weight has shape {factors.shape}; ({classes},), one per class, is needed")
     return x, labels, factors.astype(x.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import batched, choice, floats, tensor, unbatched
 from minifcn.geometry import Pair, ResizeGeometry, pair
@@ -10,6 +12,14 @@ interpolate_p = Primitive("interpolate(x) -> y")
 interpolate_adjoint_p = Primitive("interpolate_adjoint(y) -> x")
 interpolate_p.defvjp(lambda gy, geom: interpolate_adjoint_p(gy, geom=geom))
 interpolate_adjoint_p.defvjp(lambda gx, geom: interpolate_p(gx, geom=geom))
+
+
+def _factors(scale_factor: object) -> tuple[float, float]:
+    """scale_factor as (height, width)."""
+    given = tuple(scale_factor) if isinstance(scale_factor, tuple | list) else (scale_factor, scale_factor)
+    if len(given) != 2 or not all(isinstance(f, int | float) and 0 < f < math.inf for f in given):
+        raise ValueError(f"interpolate: scale_factor is {scale_factor!r}; a positive number or a pair is needed")
+    return float(given[0]), float(given[1])
 
 
 def interpolate(
@@ -44,7 +54,7 @@ def interpolate(
     if size is not None:
         y_hw = pair(size, op, "size", 1)
     else:
-        factors = scale_factor if isinstance(scale_factor, tuple) else (float(scale_factor or 0),) * 2
+        factors = _factors(scale_factor)
         y_hw = (int(x_hw[0] * factors[0]), int(x_hw[1] * factors[1]))
     if min(x_hw) < 1 or min(y_hw) < 1:
         raise ValueError(f"{op}: from {x_hw} to {y_hw}; at least one pixel on each side is needed")

@@ -162,7 +162,8 @@ class FCN(nn.Module):
         return int(height), int(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N,3,H,W) → (N,classes,H,W)."""
+        """(N,3,H,W) → (N,classes,H,W). Raises ValueError for another shape."""
+        _check_image(x)
         stages = self.backbone(x)
         deep = stages[self.deepest]
         if self.head is not None:
@@ -186,6 +187,11 @@ class FCN(nn.Module):
         size = [min(s - a, u - b) for s, u, (a, b) in zip(_hw(skip), _hw(up), starts, strict=True)]
         skip = crop(skip, (starts[0][0], starts[1][0]), (size[0], size[1]))
         return crop(up, (starts[0][1], starts[1][1]), (size[0], size[1])) + skip
+
+
+def _check_image(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"FCN: the image has shape {x.shape}; (N, 3, H, W) is needed")
 
 
 def _hw(x: Tensor) -> Pair:
@@ -215,7 +221,8 @@ class FCN16sDecoder(nn.Module):
         self.classifier = nn.Conv2d(c, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N,3,H,W) → (N,classes,H,W)."""
+        """(N,3,H,W) → (N,classes,H,W). Raises ValueError for another shape."""
+        _check_image(x)
         *shallower, score = self.backbone(x).values()
         sizes = [_hw(stage) for stage in reversed(shallower)] + [_hw(x)]
         for k, size in enumerate(sizes, start=1):
