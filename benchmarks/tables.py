@@ -22,7 +22,13 @@ def update_readme() -> None:
 
 def render() -> str:
     """The tables of all results that exist, as Markdown."""
-    tables = {"training_step": _training_step, "import": _import, "camvid": _camvid}
+    tables = {
+        "training_step": _training_step,
+        "overhead": _overhead,
+        "import": _import,
+        "parity": _parity,
+        "camvid": _camvid,
+    }
     paths = {name: RESULTS / f"{name}.json" for name in tables}
     return "\n".join(tables[name](json.loads(path.read_text())) for name, path in paths.items() if path.is_file())
 
@@ -49,6 +55,22 @@ def _training_step(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _overhead(result: dict[str, Any]) -> str:
+    lines = [
+        _where(result),
+        "| chain of operations on 2×2 tensors, forward and backward | minifcn | PyTorch | time ratio (min–max) |",
+        "|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        ours, theirs, r = row["minifcn"], row["torch"], row["ratio"]
+        lines.append(
+            f"| {row['operations']} times {row['what']} "
+            f"| {ours['median_s'] * 1e3:.1f} ms | {theirs['median_s'] * 1e3:.1f} ms "
+            f"| {r['of_medians']:.2f} ({r['min']:.2f}–{r['max']:.2f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _camvid(result: dict[str, Any]) -> str:
     """The metrics.jsonl of one run of the command."""
     first, last = result["rows"][0], result["rows"][-1]
@@ -69,3 +91,26 @@ def _import(result: dict[str, Any]) -> str:
         f"{_where(result)}\n`import minifcn` takes {row['ratio']['of_medians']:.2f} times `import numpy` "
         f"({row['minifcn']['median_s'] * 1e3:.0f} against {row['numpy']['median_s'] * 1e3:.0f} ms).\n"
     )
+
+
+def _parity(result: dict[str, Any]) -> str:
+    """One line per group of functions; those that disagree somewhere are named."""
+    groups = {
+        "functions": [row for row in result["rows"] if "." not in row["function"] and row["function"] != "Tensor[]"],
+        "layers": [row for row in result["rows"] if row["function"].startswith("nn.")],
+        "`Tensor`'s operators and methods": [row for row in result["rows"] if row["function"].startswith("Tensor")],
+    }
+    e = result["environment"]["versions"]
+    lines = [
+        f"`{result['command']}` — numpy {e['numpy']}, torch {e['torch']}\n",
+        "| random calls of | calls | values equal | errors on both sides | meant to differ | disagree | agree |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in groups.items():
+        calls, values, errors, meant, wrong = (
+            sum(row[k] for row in rows) for k in ("calls", "values", "errors", "on_purpose", "disagreement")
+        )
+        agree = 100 * (1 - wrong / max(calls, 1))
+        lines.append(f"| {len(rows)} {name} | {calls} | {values} | {errors} | {meant} | {wrong} | {agree:.2f} % |")
+    worst = [f"`{r['function']}` {r['agree_percent']:.2f} %" for r in result["rows"] if r["disagreement"]]
+    return "\n".join(lines) + "\n" + (f"\nNot all: {', '.join(worst)}.\n" if worst else "")

@@ -9,8 +9,9 @@ from types import ModuleType
 
 from minifcn import functional, random
 from minifcn.array import gpu_status
-from minifcn.autograd import Tensor, grad, is_grad_enabled, no_grad, set_grad_enabled
-from minifcn.functional import cat, stack, where
+from minifcn.autograd import Tensor, from_dlpack, grad, is_grad_enabled, no_grad, set_grad_enabled
+from minifcn.debugging import debug
+from minifcn.functional import cat, einsum, stack, where
 from minifcn.kernels import algorithms, explain, using
 from minifcn.random import manual_seed
 from minifcn.threads import get_num_threads, set_num_threads
@@ -18,13 +19,16 @@ from minifcn.threads import get_num_threads, set_num_threads
 __version__ = "0.1.0"
 __all__ = [
     "Tensor",
+    "from_dlpack",
     "grad",
     "no_grad",
     "set_grad_enabled",
     "is_grad_enabled",
+    "debug",
     "cat",
     "stack",
     "where",
+    "einsum",
     "using",
     "explain",
     "algorithms",

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]  # a NumPy array, or a CuPy array that behaves as one
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_NUMPY = (np.ndarray, np.generic)  # a tuple: a union of types would be built anew at every look
+DLPACK_CUDA = 2  # DLDeviceType kDLCUDA
 
 
 def backend_of(*arrays: object, op: str = "minifcn") -> str:
@@ -23,6 +25,11 @@ def backend_of(*arrays: object, op: str = "minifcn") -> str:
 
     Raises TypeError, naming both and the way out, where the arrays are mixed or belong to neither.
     """
+    for a in arrays:
+        if type(a) is not np.ndarray:
+            break
+    else:  # the usual case, quickly
+        return "numpy"
     found = {_library(a) for a in arrays}
     if found == {"numpy"}:
         return "numpy"
@@ -36,14 +43,19 @@ def backend_of(*arrays: object, op: str = "minifcn") -> str:
 
 
 def _library(array: object) -> str:
-    if isinstance(array, np.ndarray | np.generic):
+    if isinstance(array, _NUMPY):
         return "numpy"
     return type(array).__module__.partition(".")[0]
 
 
+def is_array(value: object) -> bool:
+    """Whether it is an array or scalar of NumPy, or an array of CuPy."""
+    return isinstance(value, _NUMPY) or hasattr(value, "__cuda_array_interface__")
+
+
 def module_of(array: object) -> ModuleType:
     """The module `numpy` or `cupy` whose functions take this array."""
-    return np if isinstance(array, np.ndarray | np.generic) else sys.modules[_library(array)]
+    return np if isinstance(array, _NUMPY) else sys.modules[_library(array)]
 
 
 def device_of(array: object) -> str:
@@ -127,3 +139,27 @@ def to_device(array: Array, device: str) -> Array:
     with cupy.cuda.Device(int(index or 0)):
         moved: Array = cupy.asarray(array)
         return moved
+
+
+def import_dlpack(x: Any) -> Array:
+    """The array on the memory of an object that has `__dlpack__`; no copy."""
+    if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
+        raise TypeError(f"from_dlpack: a {type(x).__name__} has no __dlpack__; an array of another library is needed")
+    try:
+        if int(x.__dlpack_device__()[0]) != DLPACK_CUDA:
+            return np.from_dlpack(x)
+        import cupy
+
+        array: Array = cupy.from_dlpack(x)
+        return array
+    except Exception as error:  # whatever the other library raises, its words say why
+        raise RuntimeError(f"from_dlpack: the {type(x).__name__} cannot be shared: {error}") from error
+
+
+def export_dlpack(array: Array, options: dict[str, Any]) -> Any:
+    """The array as a DLPack capsule. NumPy can say "read-only" only to a consumer that speaks version 1 of the
+    protocol; an older one is told how to get a copy of its own."""
+    try:
+        return array.__dlpack__(**options)
+    except BufferError as error:
+        raise BufferError(f"__dlpack__: {error}; share a copy, t.numpy().copy()") from None

@@ -28,21 +28,39 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from minifcn import kernels
-from minifcn.array import FLOATS, Array, device_of, freeze, module_of, own, to_device
+from minifcn import debugging, kernels
+from minifcn.array import (
+    FLOATS,
+    Array,
+    device_of,
+    export_dlpack,
+    freeze,
+    import_dlpack,
+    is_array,
+    module_of,
+    own,
+    to_device,
+)
 
 if TYPE_CHECKING:  # functional/methods.py lends Tensor its operators when it is imported
     from minifcn.functional.methods import TensorMethods as _Methods
 else:
     _Methods = object
 
-_mode = threading.local()
+
+class _Mode(threading.local):
+    """Each thread's own switch. (A class attribute is found much faster than a missing attribute's default.)"""
+
+    enabled = True
+
+
+_mode = _Mode()
 _numbers = itertools.count()
 
 
 def is_grad_enabled() -> bool:
     """Whether operations on this thread are recorded for backward."""
-    return getattr(_mode, "enabled", True)
+    return _mode.enabled
 
 
 class set_grad_enabled(ContextDecorator):
@@ -178,6 +196,22 @@ class Tensor(_Methods):
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """The memory itself, for another library's from_dlpack (torch.from_dlpack(t), cupy.from_dlpack(t)); no copy.
+
+        Raises BufferError for a tensor that requires gradients (detach it), as changes would go unnoticed.
+        """
+        if self.requires_grad:
+            raise BufferError(
+                f"__dlpack__: a tensor of shape {self.shape} that requires gradients cannot be shared; use detach()"
+            )
+        return export_dlpack(self._array, options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(device type, device number) in DLPack's numbering."""
+        kind, number = self._array.__dlpack_device__()
+        return int(kind), int(number)
+
     def item(self) -> float | int | bool:
         """The value of a one-element tensor as a Python number."""
         if self.size != 1:
@@ -206,7 +240,10 @@ class Tensor(_Methods):
         return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.item())
+        value = self.item()
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"int: the value is {value}; a finite one is needed")
+        return int(value)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
@@ -246,23 +283,26 @@ class Tensor(_Methods):
 class Node:
     """One recorded call of a primitive."""
 
-    __slots__ = ("extras", "freed", "needs", "number", "output", "params", "primitive", "saved", "sources", "version")
+    __slots__ = (
+        "extras", "freed", "keep", "number", "output", "params", "place", "primitive", "saved", "sources", "versions",
+    )  # fmt: skip
 
     def __init__(
         self, primitive: Primitive, args: Sequence[Tensor], needs: tuple[bool, ...], y: Tensor, extras: Sequence[Array],
         params: dict[str, Any],
     ) -> None:  # fmt: skip
-        keep = primitive.keeps(needs)
         self.primitive = primitive
+        self.keep = keep = primitive.keeps(needs)
         self.number = next(_numbers)
-        self.needs = needs
-        self.sources: list[Source] = [a._node or a for a, n in zip(args, needs, strict=True) if n]
-        self.saved = {name: args[k] for k, name in keep.args}
-        self.version = [t._version[0] for t in self.saved.values()]
+        # where the cotangent of each argument goes: None where none is needed
+        self.sources: list[Source | None] = [(a._node or a) if a.requires_grad else None for a in args]
+        self.saved = [args[k] for k in keep.positions]
+        self.versions = [a._version[0] for a in self.saved]
         # the output's array, not the output: a tensor refers to its node, and a cycle would outlive its last use
         self.output = (y._array, y._version) if keep.output else None
-        self.extras = dict(zip(primitive.extras, extras, strict=True))
+        self.extras = extras
         self.params = params
+        self.place = debugging.place() if debugging.is_debugging() else None
         self.freed = False
 
     def values(self) -> dict[str, Any]:
@@ -272,28 +312,33 @@ class Node:
                 f"backward: the graph of {self.primitive.name} was freed by an earlier backward; "
                 f"pass retain_graph=True to that one to walk it twice"
             )
-        for (name, tensor), version in zip(self.saved.items(), self.version, strict=True):
+        values: dict[str, Any] = self.params.copy()
+        for name, tensor, version in zip(self.keep.names, self.saved, self.versions, strict=True):
             if tensor._version[0] != version:
                 raise RuntimeError(
                     f"backward: {name} of {self.primitive.name}, shape {tensor.shape}, was changed in place after it "
                     f"was used; call backward before changing it"
                 )
-        values: dict[str, Any] = {**self.params, **self.extras, **self.saved}
+            values[name] = tensor
+        if self.extras:
+            values.update(zip(self.primitive.extras, self.extras, strict=True))
         if self.output is not None:
-            y = Tensor(self.output[0])
+            y = _result(self.output[0])
             y._version, y._node, y.requires_grad = self.output[1], self, True
             values[self.primitive.output] = y
         return values
 
     def free(self) -> None:
-        self.saved, self.version, self.output, self.extras, self.params, self.sources = {}, [], None, {}, {}, []
+        """Drop everything that the graph kept alive."""
+        self.saved, self.versions, self.output, self.extras, self.params, self.sources = [], [], None, (), {}, []
         self.freed = True
 
 
 class _Keep(NamedTuple):
     """What a node keeps, for one combination of arguments that need gradients."""
 
-    args: list[tuple[int, str]]  # (position, name)
+    positions: list[int]
+    names: list[str]
     output: bool
 
 
@@ -342,40 +387,96 @@ class Primitive:
             if not self._names:
                 raise NotImplementedError(f"{self.name}: no VJP is defined; its result cannot require gradients")
             named = {name for need, names in zip(needs, self._names, strict=True) if need for name in names}
-            kept = [(k, name) for k, name in enumerate(self.args) if name in named]
-            keep = self._keeps[needs] = _Keep(kept, self.output in named)
+            positions = [k for k, name in enumerate(self.args) if name in named]
+            keep = self._keeps[needs] = _Keep(positions, [self.args[k] for k in positions], self.output in named)
         return keep
 
     def __call__(self, *args: Tensor, **params: Any) -> Tensor:
-        return self.with_extras(*args, **params)[0]
+        """The output for these arguments and keyword parameters, recorded if one of the arguments needs gradients."""
+        arrays = [a._array for a in args]
+        result = self._compute(arrays, params)
+        if self.extras:
+            return self._record(args, arrays, result[0], result[1:], params)
+        return self._record(args, arrays, result, (), params)
 
-    def with_extras(self, *args: Tensor, **params: Any) -> tuple[Tensor, list[Array]]:
+    def with_extras(self, *args: Tensor, **params: Any) -> tuple[Tensor, Sequence[Array]]:
         """The output, and the arrays of the further results."""
         arrays = [a._array for a in args]
-        result = self._forward(*arrays, **params)
-        array, *extras = result if self.extras else (result,)
-        if any(array is a for a in arrays):
-            array = array.view()  # the argument itself came back; freezing it would freeze the caller's array
-        y = Tensor(freeze(array))
+        array, *extras = self._compute(arrays, params)
+        return self._record(args, arrays, array, extras, params), extras
+
+    def _compute(self, arrays: list[Array], params: dict[str, Any]) -> Any:
+        if debugging.is_debugging():
+            with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
+                return self._forward(*arrays, **params)
+        return self._forward(*arrays, **params)
+
+    def _record(
+        self, args: tuple[Tensor, ...], arrays: list[Array], array: Array, extras: Sequence[Array],
+        params: dict[str, Any],
+    ) -> Tensor:  # fmt: skip
+        """The output as a Tensor that knows where it came from."""
+        for a in arrays:
+            if array is a:  # the argument itself came back; freezing it would freeze the caller's array
+                array = array.view()
+        if debugging.is_debugging():
+            debugging.inspect_result(self.name, self.args, arrays, array)
+        y = _result(array)
         if self.view and y._array.base is not None:  # indexing and reshape copy where they must
             y._version = args[0]._version
         if is_grad_enabled():
-            needs = tuple(a.requires_grad for a in args)
+            needs = tuple([a.requires_grad for a in args])  # a list first: twice as fast as from a generator
             if True in needs:
                 y._node = Node(self, args, needs, y, extras, params)
                 y.requires_grad = True
-        return y, extras
+        return y
 
-    def cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> list[Tensor | None]:
+    def cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> Sequence[Tensor | None]:
         """The VJPs of the wanted arguments, in order of the arguments."""
+        if debugging.is_debugging():
+            with debugging.backward_of(self.name, node.place):
+                cotangents = self._cotangents(node, gy, wanted)
+                for g in cotangents:
+                    if g is not None:  # a VJP of the user's need not consist of primitives
+                        debugging.inspect_result("its VJP", ("gy",), (gy._array,), g._array)
+                return cotangents
+        return self._cotangents(node, gy, wanted)
+
+    def _cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> Sequence[Tensor | None]:
         values = node.values()
         if self._joint is not None:
-            every = self._joint(gy, **{name: values[name] for name in self._names[0]})
+            every = self._joint(gy, *[values[name] for name in self._names[0]])
             return [g if w else None for g, w in zip(every, wanted, strict=True)]
         return [
-            f(gy, **{name: values[name] for name in names}) if w and f is not None else None
+            f(gy, *[values[name] for name in names]) if w and f is not None else None
             for f, names, w in zip(self._vjps, self._names, wanted, strict=True)
         ]
+
+
+def _result(array: Array) -> Tensor:
+    """A Tensor of an operation's result: as Tensor(freeze(array)), without asking what the array might be."""
+    if not isinstance(array, np.ndarray):
+        return Tensor(freeze(array))
+    array.flags.writeable = False
+    y = Tensor.__new__(Tensor)
+    y._version = [0]
+    y._array = array
+    y.requires_grad = False
+    y.grad = None
+    y._node = None
+    return y
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """A Tensor on the memory of another library's array (torch, CuPy, JAX, …), without a copy.
+
+    Raises TypeError where x does not speak DLPack, RuntimeError where its library refuses (it requires gradients, or
+    lies on a device that is neither the CPU nor CUDA).
+
+    >>> from_dlpack(np.array([1.0, 2.0]))
+    Tensor([1., 2.], dtype=float64)
+    """
+    return Tensor(import_dlpack(x))
 
 
 def grad(
@@ -443,9 +544,13 @@ def _cotangent(op: str, y: Tensor, gradient: Any) -> Tensor:
         if y.size != 1:
             raise ValueError(f"{op}: gradient is missing for shape {y.shape}; only a one-element tensor has a default")
         return Tensor(module_of(y._array).ones_like(y._array))
-    g = gradient if isinstance(gradient, Tensor) else Tensor(module_of(y._array).asarray(gradient, dtype=y.dtype))
+    if not isinstance(gradient, Tensor) and not is_array(gradient):
+        raise TypeError(f"{op}: gradient is a {type(gradient).__name__}; a Tensor or an array is needed")
+    g = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
     if g.dtype != y.dtype:
-        raise TypeError(f"{op}: gradient has dtype {g.dtype} and the tensor {y.dtype}; they must be equal")
+        if g.dtype not in FLOATS and g.dtype.kind not in "biu":
+            raise TypeError(f"{op}: gradient has dtype {g.dtype} and the tensor {y.dtype}; real numbers are needed")
+        g = g.to(y.dtype)
     if g.shape != y.shape:
         raise ValueError(f"{op}: gradient has shape {g.shape} and the tensor {y.shape}; they must be equal")
     return g
@@ -469,14 +574,14 @@ def _walk(
     # a node made before every target cannot depend on one
     first = 0 if targets is None else min((s.number if isinstance(s, Node) else 0 for s in targets.values()), default=0)
     found: dict[int, Node] = {}
-    stack = [y._node for y in outputs if y._node is not None]
+    stack: list[Source | None] = [y._node for y in outputs]
     while stack:
         node = stack.pop()
-        if id(node) not in found and node.number >= first:
+        if isinstance(node, Node) and id(node) not in found and node.number >= first:
             found[id(node)] = node
             if node.freed:
                 node.values()  # raises, and says why
-            stack.extend(s for s in node.sources if isinstance(s, Node))
+            stack.extend(node.sources)
     nodes = sorted(found.values(), key=lambda node: node.number)
     found.clear()
 
@@ -500,22 +605,25 @@ def _walk(
         cotangents.clear()
         while nodes:
             node = nodes.pop()
-            if id(node) not in pending:
+            arrived = pending.pop(id(node), None)
+            if arrived is None:
                 continue
-            _, gy = pending.pop(id(node))
+            gy = arrived[1]
             if targets is not None and id(node) in targets:
                 complete.append((node, gy))
-            sources = iter(node.sources)
-            reached = [next(sources) if need else None for need in node.needs]
-            wanted = [s is not None and (useful is None or id(s) in useful) for s in reached]
-            if any(wanted):
-                for source, gx in zip(reached, node.primitive.cotangents(node, gy, wanted), strict=True):
+            sources = node.sources
+            if useful is None:
+                wanted = [s is not None for s in sources]
+            else:
+                wanted = [s is not None and id(s) in useful for s in sources]
+            if True in wanted:
+                for source, gx in zip(sources, node.primitive.cotangents(node, gy, wanted), strict=True):
                     if source is not None and gx is not None:
                         send(source, gx)
                     del gx  # or it would live on beside its successor
                 if not retain:
                     node.free()
-            del node, gy, reached, sources
+            del node, gy, arrived, sources
     complete += [
         (source, g)
         for source, g in pending.values()

@@ -1,4 +1,4 @@
-"""The command line: `python -m minifcn train | eval | predict | info`.
+"""The command line: `python -m minifcn train | eval | predict | info | gradcheck`.
 
 A subcommand is one function from its arguments to an exit code, and one registration in `_parser`. Everything heavier
 than the configuration is imported inside the functions, so that `--help` answers at once.
@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from minifcn.training.config import TrainConfig, parse_size
 
-OK, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+OK, FAILED, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 _FORESEEN = (ValueError, TypeError, RuntimeError, ArithmeticError, ImportError)
 _JPEG = (".jpg", ".jpeg")
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; those of the process where it is None.
 
     Returns:
-        The exit code: 0, or 2 after a mistake that one sentence on stderr explains, or 130 after Ctrl-C.
+        The exit code: 0, or 1 where a check failed, 2 after a mistake that one sentence on stderr explains, 130 after
+        Ctrl-C.
 
     Raises:
         Exception: a bug of ours, with its traceback.
@@ -331,6 +332,39 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# -- gradcheck
+
+
+def _gradcheck(arguments: argparse.Namespace) -> int:
+    from minifcn.gradcheck.table import names, run
+    from minifcn.training.inference import choose_device
+
+    if arguments.name is None:
+        say("\n".join(names()))
+        return OK
+    device = choose_device(arguments.device)
+    tally = run(arguments.name, arguments.order, arguments.dtype, device, arguments.algorithm, say)
+    return FAILED if tally.failed else OK
+
+
+def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="OP|MODEL|all", nargs="?", help="what to check; without one, all names are listed"
+    )
+    parser.add_argument("--order", type=int, choices=(1, 2), default=2, help="2: the gradient's gradient as well (2)")
+    parser.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float64", help="in which gradients are computed (float64)"
+    )
+    parser.add_argument(
+        "--algorithm",
+        action="append",
+        default=[],
+        metavar="NAME|OP=NAME",
+        help="compute by this kernel, for every operation that has it or for one; may be given more than once",
+    )
+    _add_device(parser)
+
+
 # -- the parser
 
 
@@ -360,6 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     command("eval", _eval, _add_eval, "score a trained network on a data set")
     command("predict", _predict, _add_predict, "segment images with a trained network")
     command("info", _info, _add_info, "list a network's layers with sizes, parameters, work and memory")
+    command("gradcheck", _gradcheck, _add_gradcheck, "compare gradients with differences, for operations and networks")
     return parser
 
 

@@ -116,7 +116,7 @@ class ConvGeometry:
         n, c, *x_hw = x_shape
         o, c_per_group, *w_hw = w_shape
         given = f"input {x_shape}, weight {w_shape}"
-        _check_filter(op, w_shape, groups, given)
+        _check_filter(op, w_shape, given)
         if groups < 1 or c % groups or o % groups:
             raise ValueError(
                 f"{op}: groups={groups} does not divide {c} input and {o} output channels — {given}; "
@@ -158,7 +158,7 @@ class ConvGeometry:
         n, o, *y_hw = y_shape
         w_o, c_per_group, *w_hw = w_shape
         given = f"input {y_shape}, weight {w_shape}"
-        _check_filter(op, w_shape, groups, given)
+        _check_filter(op, w_shape, given)
         if o != w_o:
             raise ValueError(f"{op}: input has {o} channels but weight expects {w_o} — {given}")
         if groups < 1 or o % groups:
@@ -190,11 +190,9 @@ class ConvGeometry:
         )
 
 
-def _check_filter(op: str, w_shape: Shape, groups: int, given: str) -> None:
+def _check_filter(op: str, w_shape: Shape, given: str) -> None:
     if min(w_shape) < 1:
         raise ValueError(f"{op}: the kernel is empty — {given}; at least 1 is needed on every axis")
-    if not isinstance(groups, int):
-        raise TypeError(f"{op}: groups is {groups!r}; an int is needed")
 
 
 def pool_output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
@@ -232,6 +230,32 @@ class PoolGeometry:
     def y_shape(self) -> Shape:
         return (self.n, self.c, *self.y_hw)
 
+    @property
+    def columns_shape(self) -> Shape:
+        """(N, C·I·J, P·Q): the windows as columns."""
+        (i, j), (p, q) = self.w_hw, self.y_hw
+        return (self.n, self.c * i * j, p * q)
+
+    @classmethod
+    def of_unfold(cls, x_shape: Shape, w_hw: Pair, stride: Pair, padding: Pair, dilation: Pair, op: str) -> Self:
+        """The geometry of reading x (N,C,H,W) by windows of w_hw: as a pooling without ceil_mode, with any padding.
+
+        Raises ValueError where no window fits.
+        """
+        n, c, *x_hw = x_shape
+        y_hw = []
+        for axis in range(2):
+            size = conv_output_size(x_hw[axis], w_hw[axis], stride[axis], padding[axis], dilation[axis])
+            if size < 1:
+                raise ValueError(
+                    f"{op}: no window fits along the {AXES[axis]}, which is {x_hw[axis]} and with padding "
+                    f"{x_hw[axis] + 2 * padding[axis]}, while the dilated kernel covers "
+                    f"{dilation[axis] * (w_hw[axis] - 1) + 1}; a larger input, more padding or a smaller kernel is "
+                    f"needed"
+                )
+            y_hw.append(size)
+        return cls(n, c, (x_hw[0], x_hw[1]), w_hw, (y_hw[0], y_hw[1]), stride, padding, dilation)
+
     @classmethod
     def of_pool(
         cls, x_shape: Shape, w_hw: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool, op: str
@@ -258,6 +282,27 @@ class PoolGeometry:
                 )
             y_hw.append(size)
         return cls(n, c, (x_hw[0], x_hw[1]), w_hw, (y_hw[0], y_hw[1]), stride, padding, dilation)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveGeometry:
+    """The windows of an adaptive pooling of x (N,C,H,W) into y (N,C,P,Q): of different sizes, and they may overlap."""
+
+    x_shape: Shape
+    y_hw: Pair
+
+    @property
+    def y_shape(self) -> Shape:
+        return (*self.x_shape[:2], *self.y_hw)
+
+    def spans(self, axis: int) -> list[Pair]:
+        """(start, end) of every window along an axis: ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉.
+
+        >>> AdaptiveGeometry((1, 1, 5, 5), (2, 2)).spans(0)
+        [(0, 3), (2, 5)]
+        """
+        size, count = self.x_shape[2 + axis], self.y_hw[axis]
+        return [(p * size // count, -(-(p + 1) * size // count)) for p in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,10 +408,12 @@ class ResizeGeometry:
         cls, x_hw: Pair, y_hw: Pair, scale_factor: tuple[float, float] | None, mode: str, align_corners: bool
     ) -> Self:
         """The geometry of a resize to y_hw; a given scale_factor, rather than the ratio of sizes, then sets the step
-        (as PyTorch does)."""
+        (as PyTorch does, except to the same size, which copies, and with "nearest" to the double one)."""
         steps = []
         for axis in range(2):
-            if align_corners:
+            if y_hw[axis] == x_hw[axis] or (mode == "nearest" and y_hw[axis] == 2 * x_hw[axis]):
+                steps.append(Fraction(x_hw[axis], y_hw[axis]))
+            elif align_corners:
                 steps.append(Fraction(x_hw[axis] - 1, max(y_hw[axis] - 1, 1)))
             elif scale_factor is not None:
                 steps.append(1 / Fraction(scale_factor[axis]))

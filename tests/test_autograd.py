@@ -392,8 +392,12 @@ def test_integers_take_the_other_side_s_float() -> None:
     i, f = Tensor([1, 2]), Tensor([0.5, 0.5])
     assert [(i * f).dtype, (i + 0.5).dtype, (i / 2).dtype, (i / i).dtype] == [np.float32] * 4
     assert (i * i).dtype == np.int64
-    with pytest.raises(TypeError, match="gradient has dtype float64 and the tensor float32"):
-        (Tensor([1.0], requires_grad=True) * 2).backward(Tensor(np.array([1.0])))
+    with pytest.raises(TypeError, match="gradient has dtype complex128 and the tensor float32"):
+        (Tensor([1.0], requires_grad=True) * 2).backward(Tensor(np.array([1j])))
+    x = Tensor([1.0], requires_grad=True)
+    (x * 2).backward(np.array([1.5]))  # float64, as PyTorch cast to the tensor's float32
+    assert x.grad.dtype == np.float32
+    assert x.grad.item() == 3
 
 
 def test_a_tensor_of_a_tensor_shares_its_changes() -> None:

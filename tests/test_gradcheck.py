@@ -5,20 +5,32 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import minifcn as mf
 import minifcn.functional as F
 from minifcn.autograd import PRIMITIVES, Primitive, Tensor
-from minifcn.gradcheck import GradientError, check_adjoint, check_grad
+from minifcn.functional._compose import derivative_of
+from minifcn.gradcheck import Check, GradientError, check_adjoint, check_grad
+from minifcn.gradcheck.check import iter_checks
 
 A = np.arange(12.0).reshape(3, 4) / 7 - 0.6
 X = np.array([0.3, -1.2, 0.7, 1.9])
 
 
-def primitive(vjp: Callable[..., Tensor | None] | None) -> Primitive:
-    """y = x³ with the given derivative."""
-    p = Primitive("wrong_cube(x) -> y", lambda x: x**3)
+def primitive(vjp: Callable[..., Tensor | None] | None, f: Callable[..., np.ndarray] = lambda x: x**3) -> Primitive:
+    """y = f(x) with the given derivative."""
+    p = Primitive("wrong(x) -> y", f)
     p.defvjp(vjp)
-    del PRIMITIVES["wrong_cube"]
+    del PRIMITIVES["wrong"]
     return p
+
+
+def verdicts(f: Callable[..., Tensor], *arrays: np.ndarray, order: int = 1) -> list[str]:
+    return [check.verdict for check in iter_checks(f, arrays, range(1, order + 1))]
+
+
+def failure(f: Callable[..., Tensor], *arrays: np.ndarray, order: int = 1) -> Check:
+    """The first failure, which must be there."""
+    return next(c for c in iter_checks(f, arrays, range(1, order + 1)) if c.verdict == "FAIL")
 
 
 def right(gy: Tensor, x: Tensor) -> Tensor:
@@ -70,6 +82,188 @@ def test_wrong_transpose_fails() -> None:
         check_grad(p, [np.array([[0.4], [1.1]])])
 
 
+@pytest.mark.parametrize("fused_is_wrong", [True, False])
+def test_a_composition_that_differs_from_its_fused_kernel_fails(fused_is_wrong: bool) -> None:
+    """The fused gradient is what order 1 sees; a composed one that is not its equal is seen at order 2."""
+    p = Primitive("wrong(x) -> y", lambda x: x**3)
+    factors = (3.1, 1.0) if fused_is_wrong else (3.0, 1.1)
+    p.defvjp(
+        lambda gy, x: derivative_of(
+            lambda x: x * x * x * factors[1], (x,), gy, fused=lambda: [gy * x * x * factors[0]]
+        )[0]
+    )
+    del PRIMITIVES["wrong"]
+    assert failure(p, X, order=2).order == (1 if fused_is_wrong else 2)
+
+
+def test_orders_beyond_2() -> None:
+    checks = check_grad(lambda x: x.exp() * x, [X], order=4)
+    assert [(c.order, c.argument) for c in checks if c.order == 4] == [(4, 0), (4, 1), (4, 2), (4, 3)]
+
+    def third_detached(gy: Tensor, x: Tensor) -> Tensor:
+        squares = primitive(lambda g, x: g * Tensor(2 * x.data), lambda x: x**2)
+        return gy * squares(x) * 3
+
+    check_grad(primitive(third_detached), [X], order=2)
+    assert failure(primitive(third_detached), X, order=3).order == 3
+
+
+# -- kinks
+
+
+def step(x: Tensor, at_zero: float) -> Tensor:
+    """ReLU's slope, with a choice at 0."""
+    return Tensor(np.where(x.data > 0, 1.0, np.where(x.data < 0, 0.0, at_zero)))
+
+
+@pytest.mark.parametrize("at_zero", [0.0, 0.3, 1.0])
+def test_a_subgradient_is_right(at_zero: float) -> None:
+    x = np.array([0.7, 0.0, -1.3, 0.0])
+    relu = primitive(lambda gy, x: gy * step(x, at_zero), lambda x: np.maximum(x, 0))
+    (check,) = check_grad(relu, [x], order=1)
+    assert (check.verdict, check.kinks) == ("kink", 2)
+    assert abs(check.analytic) > 0.01  # of the other coordinates
+
+
+@pytest.mark.parametrize("at_zero", [-0.001, 1.001, 5.0, -1e6])
+def test_a_wrong_value_at_a_kink_fails(at_zero: float) -> None:
+    x = np.array([0.7, 0.0, -1.3])
+    check = failure(primitive(lambda gy, x: gy * step(x, at_zero), lambda x: np.maximum(x, 0)), x)
+    assert check.worst is not None
+    assert check.worst[0] == (1,)
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_a_wrong_value_beside_kinks_fails_and_is_named(where: int) -> None:
+    x = np.array([0.7, 0.0, -1.3, 0.0, 0.0])
+
+    def wrong(gy: Tensor, x: Tensor) -> Tensor:
+        slope = step(x, 0).data
+        slope[where] += 1e-3
+        return gy * Tensor(slope)
+
+    check = failure(primitive(wrong, lambda x: np.maximum(x, 0)), x)
+    assert check.worst is not None
+    assert check.worst[0] == (where,)
+    assert check.worst[1] != pytest.approx(check.worst[2], rel=1e-5)
+
+
+def test_a_wrong_second_derivative_at_a_jump_fails() -> None:
+    """relu's own derivative jumps at 0, from 0 to 1; its slope is 0 on both sides, and nothing else."""
+    slope = primitive(lambda g, x: g * Tensor(np.where(x.data == 0, 0.4, 0.0)), lambda x: (x > 0).astype(float))
+    relu = primitive(lambda gy, x: gy * slope(x), lambda x: np.maximum(x, 0))
+    x = np.array([0.7, 0.0, -1.3])
+    assert verdicts(relu, x) == ["kink"]
+    check = failure(relu, x, order=2)
+    assert (check.order, check.worst and check.worst[0]) == (2, (1,))
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        pytest.param(lambda x: x.relu(), [0.0, 0.5, -0.5], id="relu"),
+        pytest.param(abs, [0.0, 0.5, -0.5], id="abs"),
+        pytest.param(lambda x: x.clip(-1, 1), [-1.0, 0.0, 1.0], id="clip"),
+        pytest.param(lambda x: x.max(), [0.5, 0.5, -0.5, 0.5], id="max"),
+        pytest.param(lambda x: x.max(0).values, [0.5, 0.5, -0.5], id="max along an axis"),
+        pytest.param(lambda x: F.max_pool2d(x.reshape(1, 2, 4), 2, 1), [1, 1, 2, 2, 1, 1, 0.5, 2], id="pool"),
+        pytest.param(lambda x: x.relu() - 2 * x.relu() * x, [0.0, 0.5, -0.5], id="a product"),
+    ],
+)
+def test_kinks_of_the_library(f: Callable[..., Tensor], x: list[float]) -> None:
+    assert verdicts(f, np.array(x), order=2) == ["kink", "kink", "ok"]
+
+
+def test_windows_that_share_a_tie_are_looked_at_one_by_one() -> None:
+    """The sum of two kinks of opposite weight can have no kink at all."""
+    for seed in range(20):
+        for check in iter_checks(lambda x: F.max_pool2d(x.reshape(1, 4, 5), 2, 1), [np.ones(20)], [1, 2], seed=seed):
+            assert check.verdict != "FAIL", check.fault
+
+
+def test_a_kink_nearby_is_none() -> None:
+    for distance in (3e-5, 3e-6, 3e-7):
+        x = np.array([0.5, distance, -distance, -0.5])
+        assert verdicts(lambda x: x.relu(), x, order=2) == ["ok", "ok", "ok"]
+        wrong = primitive(lambda gy, x: gy * step(x, 0) * 0.5, lambda x: np.maximum(x, 0))
+        assert failure(wrong, x).kinks == 0
+
+
+def smooth(name: str) -> tuple[Callable[..., np.ndarray], Callable[[Tensor], Tensor]]:
+    """Functions of steep and of gentle slopes, and their derivatives."""
+    return {
+        "cube": (lambda x: x**3, lambda x: x * x * 3),
+        "linear": (lambda x: 2 * x, lambda x: x * 0 + 2),
+        "constant": (lambda x: 0 * x + 1, lambda x: x * 0),
+        "steep": (lambda x: np.tanh(1000 * x), lambda x: 1000 * (1 - (1000 * x).tanh() ** 2)),
+        "large": (lambda x: 1e6 + x**2, lambda x: 2 * x),
+        "wave": (lambda x: np.sin(50 * x), lambda x: Tensor(50 * np.cos(50 * x.data))),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["cube", "linear", "constant", "steep", "large", "wave"])
+@pytest.mark.parametrize("error", [0.5, 1e-2, 1e-4])
+def test_a_wrong_gradient_of_a_smooth_function_is_no_kink(name: str, error: float) -> None:
+    f, slope = smooth(name)
+    x = np.array([0.0, 0.4, -0.7, 1e-3])
+    assert verdicts(primitive(lambda gy, x: gy * slope(x), f), x) == ["ok"]
+    size = max(1.0, float(np.abs(slope(Tensor(x)).data).max()))
+    for at in range(len(x)):
+        place = np.arange(len(x)) == at
+        wrong = primitive(lambda gy, x: gy * (slope(x) + Tensor(error * size * place)), f)  # noqa: B023
+        if name != "large" or error > 0.1:  # beside 1e6 there are no more digits
+            assert failure(wrong, x).kinks == 0
+
+
+def test_values_that_are_not_finite() -> None:
+    with pytest.raises(GradientError, match=r"order 1, argument 0 of shape \(2,\): f is nan at \(1,\); only finite"):
+        check_grad(lambda x: x.log(), [np.array([1.0, -1.0])])
+    with pytest.raises(GradientError, match=r"the gradient is -?inf at \(1,\)"):
+        check_grad(lambda x: x.sqrt(), [np.array([1.0, 0.0])])
+    check = failure(lambda x: x.log(), np.array([1.0, -1.0]))
+    assert np.isnan(check.error)
+
+
+# -- float32, devices, arguments
+
+
+def test_float32_gradients_against_float64_differences() -> None:
+    seen = set()
+
+    def f(x: Tensor) -> Tensor:
+        seen.add(x.dtype)
+        return (x.exp() * x).sum(0)
+
+    checks = check_grad(f, [np.random.default_rng(0).standard_normal((50, 3))], dtype=np.float32)
+    assert seen == {np.dtype(np.float32), np.dtype(np.float64)}
+    assert 1e-10 < max(c.error for c in checks) < 1e-5
+    check_grad(lambda x: x.exp(), [np.ones(2, np.float32)], dtype="float32")
+    right_in_64_only = primitive(lambda gy, x: gy * x * x * (3 if x.dtype == np.float64 else 3.01))
+    check_grad(right_in_64_only, [X], order=1)
+    with pytest.raises(GradientError, match="order 1"):
+        check_grad(right_in_64_only, [X], order=1, dtype=np.float32)
+
+
+def test_a_device() -> None:
+    assert check_grad(lambda x: x.exp(), [X], device="cpu")
+    if not mf.gpu_status()[0]:
+        with pytest.raises(RuntimeError, match="no GPU can be used"):
+            check_grad(lambda x: x.exp(), [X], device="cuda")
+
+
+def test_random_numbers_are_noticed() -> None:
+    with pytest.raises(ValueError, match="returns other values when it is called again"):
+        check_grad(lambda x: F.dropout(x), [np.ones(20)])
+
+
+def test_a_function_that_differentiates_itself() -> None:
+    def penalty(x: Tensor) -> Tensor:
+        (slope,) = mf.grad((x * x * x).sum(), x, create_graph=True)
+        return (slope * slope).sum()
+
+    assert verdicts(penalty, X, order=2) == ["ok", "ok", "ok"]
+
+
 def test_adjoint_passes_and_fails() -> None:
     assert check_adjoint(lambda x: Tensor(A) @ x, lambda y: Tensor(A.T) @ y, (4, 2), (3, 2)) < 1e-15
     with pytest.raises(GradientError, match="relative difference"):
@@ -81,5 +275,10 @@ def test_adjoint_passes_and_fails() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="float64 is needed"):
         check_grad(lambda x: x.sum(), [np.ones(2, np.float32)])
-    with pytest.raises(ValueError, match="order is 3"):
-        check_grad(lambda x: x.sum(), [X], order=3)
+    for order in (0, 1.5):
+        with pytest.raises(ValueError, match=f"order is {order}"):
+            check_grad(lambda x: x.sum(), [X], order=order)
+    with pytest.raises(TypeError, match="dtype is int64"):
+        check_grad(lambda x: x.sum(), [X], dtype=np.int64)
+    with pytest.raises(TypeError, match="f returns a tuple; one Tensor"):
+        check_grad(lambda x: (x, x), [X])

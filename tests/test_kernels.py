@@ -9,7 +9,7 @@ from cases import CONV_CASES, DILATED_POOL, POOL_CASES, ConvCase, names
 
 import minifcn as mf
 from minifcn import kernels
-from minifcn.geometry import ResizeGeometry
+from minifcn.geometry import AdaptiveGeometry, PoolGeometry, ResizeGeometry
 from minifcn.kernels import conv_gemm
 from minifcn.kernels.philox import philox_word, philox_words
 from minifcn.kernels.registry import REFERENCE
@@ -55,6 +55,18 @@ def avg_pool_examples(side: str) -> Iterator[Example]:
         yield [normal(*(case.x if side == "x" else case.geom.y_shape))], {"scale": scale, "geom": case.geom}
 
 
+def unfold_examples(side: str) -> Iterator[Example]:
+    for case in CONV_CASES:
+        geom = PoolGeometry.of_unfold(case.x, case.geom.w_hw, case.stride, case.padding, case.dilation, "test")
+        yield [normal(*(geom.x_shape if side == "x" else geom.columns_shape))], {"geom": geom}
+
+
+def adaptive_examples(side: str) -> Iterator[Example]:
+    for x_hw, y_hw in [((6, 4), (3, 2)), ((7, 5), (3, 4)), ((3, 2), (5, 7)), ((5, 6), (1, 1)), ((4, 4), (0, 2))]:
+        geom = AdaptiveGeometry((2, 3, *x_hw), y_hw)
+        yield [normal(*(geom.x_shape if side == "x" else geom.y_shape))], {"geom": geom}
+
+
 def resize_examples(side: str) -> Iterator[Example]:
     for mode in ("nearest", "bilinear"):
         for x_hw, y_hw in [((3, 4), (7, 5)), ((6, 5), (2, 3)), ((1, 1), (3, 2)), ((4, 4), (8, 8)), ((5, 3), (1, 1))]:
@@ -97,6 +109,10 @@ EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "pool_put": lambda: tap_examples("y"),
     "avg_pool2d": lambda: avg_pool_examples("x"),
     "avg_pool2d_adjoint": lambda: avg_pool_examples("y"),
+    "adaptive_avg_pool2d": lambda: adaptive_examples("x"),
+    "adaptive_avg_pool2d_adjoint": lambda: adaptive_examples("y"),
+    "unfold": lambda: unfold_examples("x"),
+    "fold": lambda: unfold_examples("columns"),
     "interpolate": lambda: resize_examples("x"),
     "interpolate_adjoint": lambda: resize_examples("y"),
     "relu": lambda: iter([([normal(3, 4, 5)], {}), ([np.array([0.0, -0.0, np.nan, np.inf, -np.inf])], {})]),
@@ -130,9 +146,11 @@ def test_equals_its_definition(kernel: kernels.Kernel, dtype: type) -> None:
             continue
         compared += 1
         expected = run(reference, arrays, params, dtype)
-        for ours, theirs in zip(run(kernel, arrays, params, dtype), expected, strict=True):
-            if ours.dtype.kind == "f":
-                assert ours.dtype == theirs.dtype == dtype
+        results = run(kernel, arrays, params, dtype)
+        assert results[0].dtype == expected[0].dtype == dtype
+        for ours, theirs in zip(results, expected, strict=True):
+            if ours.dtype.kind == "f":  # the numbers of taps may be integers of any size
+                assert ours.dtype == theirs.dtype
             assert ours.shape == theirs.shape
             scale = np.abs(theirs[np.isfinite(theirs)]).max(initial=1.0)
             np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance, err_msg=str(params))

@@ -6,7 +6,8 @@ import math
 
 from minifcn.array import Array, module_of
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import batched, floats, tensor, unbatched
+from minifcn.functional._checks import flag, floats, numeric, probability, real, tensor
+from minifcn.functional.arithmetic import as_floats
 from minifcn.functional.reduce import sum
 from minifcn.functional.shape import axis_of
 from minifcn.random import reserve
@@ -39,7 +40,7 @@ def _sigmoid(x: Array) -> Array:
 
 def _log_softmax(x: Array, axis: int) -> Array:
     xp = module_of(x)
-    shifted = x - x.max(axis=axis, keepdims=True)
+    shifted = x - x.max(axis=axis, keepdims=True, initial=-xp.inf)  # of nothing, nothing
     y: Array = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
     return y
 
@@ -47,24 +48,21 @@ def _log_softmax(x: Array, axis: int) -> Array:
 def relu(input: Tensor) -> Tensor:
     """max(input, 0) of a tensor of any shape; its slope at 0 is 0.
 
-    Raises TypeError for other than floats.
+    Raises TypeError for booleans.
 
     >>> relu(Tensor([-1.0, 2.0]))
     Tensor([0., 2.], dtype=float32)
     """
     x = tensor("relu", "input", input)
-    floats("relu", input=x)
+    numeric("relu", x)
     return relu_p(x)
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """1/(1 + exp(−input)) of a tensor of any shape.
-
-    Raises TypeError for other than floats.
-    """
+    """1/(1 + exp(−input)) of a tensor of any shape; of integers as float32."""
     x = tensor("sigmoid", "input", input)
-    floats("sigmoid", input=x)
-    return sigmoid_p(x)
+    real("sigmoid", x)
+    return sigmoid_p(as_floats(x))
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
@@ -72,20 +70,27 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
 
     Raises ValueError for a dim that input does not have, TypeError for other than floats.
     """
-    x = tensor("log_softmax", "input", input)
-    floats("log_softmax", input=x)
-    return log_softmax_p(x, axis=axis_of("log_softmax", dim, x.ndim))
+    return _log_softmax_of("log_softmax", input, dim)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
-    """exp input / Σ exp input along dim.
+    """exp input / Σ exp input along dim, which PyTorch would guess and here must be given.
 
     Raises ValueError for a dim that input does not have, TypeError for other than floats.
 
     >>> softmax(Tensor([0.0, 0.0]), dim=0)
     Tensor([0.5, 0.5], dtype=float32)
     """
-    return log_softmax(input, dim).exp()
+    return _log_softmax_of("softmax", input, dim).exp()
+
+
+def _log_softmax_of(op: str, input: Tensor, dim: int) -> Tensor:
+    x = tensor(op, "input", input)
+    floats(op, input=x)
+    axis = axis_of(op, dim, x.ndim)
+    if x.ndim == 0:  # as a vector of one
+        return log_softmax_p(x.reshape(1), axis=axis).reshape(())
+    return log_softmax_p(x, axis=axis)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -93,26 +98,30 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
     The mask is a function of mf.manual_seed and of how much was drawn since. Srivastava et al. 2014, §10 ("inverted").
 
-    Raises ValueError unless 0 ≤ p ≤ 1.
+    Raises ValueError unless 0 ≤ p ≤ 1, TypeError for other than floats.
     """
-    x = tensor("dropout", "input", input)
-    return _dropout("dropout", x, p, training, period=1)
+    return _dropout("dropout", tensor("dropout", "input", input), p, training, whole_channels=False)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """As dropout, with whole channels of (N,C,H,W) or (C,H,W) zero. Tompson et al. 2015, §3.2.
+    """As dropout, with whole channels of (N,C,H,W) or (C,H,W) zero (PyTorch takes three axes for (N,C,L) and drops
+    rows of it). Tompson et al. 2015, §3.2.
 
-    Raises ValueError unless 0 ≤ p ≤ 1, or for another number of axes.
+    Raises ValueError unless 0 ≤ p ≤ 1, or for another number of axes; TypeError for other than floats.
     """
-    x, single = batched("dropout2d", tensor("dropout2d", "input", input))
-    return unbatched(_dropout("dropout2d", x, p, training, period=max(math.prod(x.shape[2:]), 1)), single)
+    x = tensor("dropout2d", "input", input)
+    if x.ndim not in (3, 4):
+        raise ValueError(f"dropout2d: input has {x.ndim} axes, shape {x.shape}; (N, C, H, W) or (C, H, W) is needed")
+    return _dropout("dropout2d", x, p, training, whole_channels=True)
 
 
-def _dropout(op: str, x: Tensor, p: float, training: bool, period: int) -> Tensor:
-    floats(op, input=x)
-    if not 0 <= p <= 1:
-        raise ValueError(f"{op}: p is {p}; a probability from 0 to 1 is needed")
-    if not training or p == 0 or x.size == 0:
+def _dropout(op: str, x: Tensor, p: float, training: bool, whole_channels: bool) -> Tensor:
+    share = probability(op, p)
+    if not flag(op, "training", training) or share == 0:
         return x
+    floats(op, input=x)
+    if x.size == 0:
+        return x
+    period = math.prod(x.shape[-2:]) if whole_channels else 1
     seed, offset = reserve(x.size // period)
-    return dropout_p(x, p=float(p), seed=seed, offset=offset, period=period)
+    return dropout_p(x, p=share, seed=seed, offset=offset, period=period)

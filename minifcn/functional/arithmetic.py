@@ -6,16 +6,20 @@ axis adds up its cotangents.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
+from typing import cast as cast_type
 
 import numpy as np
 
-from minifcn.array import FLOATS, Array, backend_of, module_of
+from minifcn.array import FLOATS, Array, backend_of, is_array, module_of
 from minifcn.autograd import Primitive, Tensor
+from minifcn.functional._checks import number, numeric, real, tensor
 
 Number = int | float
 Operand = Tensor | Array | Number
+FLOAT32, INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 broadcast_to_p = Primitive(
     "broadcast_to(x) -> y", lambda x, *, shape, shape_in: module_of(x).broadcast_to(x, shape), view=True
@@ -38,26 +42,30 @@ mul_p.defvjp(lambda gz, y: mul_p(gz, y), lambda gz, x: mul_p(gz, x))
 div_p.defvjp(lambda gz, y: div_p(gz, y), lambda gz, y, z: neg_p(div_p(mul_p(gz, z), y)))
 neg_p.defvjp(lambda gz: neg_p(gz))
 
-# z = x^k with a constant k, and z = x^y with log x where x > 0 (at x = 0 the slope in y is 0, as in PyTorch)
-power_p = Primitive("power(x) -> z", lambda x, *, k: x**k)
-pow_p = Primitive("pow(x, y) -> z", lambda x, y: x**y)
-safe_log_p = Primitive("safe_log(x) -> z", lambda x: _safe_log(x))
-power_p.defvjp(lambda gz, x, k: gz * k if k in (0, 1) else gz * (power_p(x, k=k - 1) * k))
-pow_p.defvjp(lambda gz, x, y: gz * y * pow_p(x, y - 1), lambda gz, x, z: gz * z * safe_log_p(x))
-safe_log_p.defvjp(lambda gz, x: where(x.data > 0, gz / where(x.data > 0, x, 1.0), 0.0))
-
 exp_p = Primitive("exp(x) -> z", lambda x: module_of(x).exp(x))
 log_p = Primitive("log(x) -> z", lambda x: module_of(x).log(x))
 sqrt_p = Primitive("sqrt(x) -> z", lambda x: module_of(x).sqrt(x))
 tanh_p = Primitive("tanh(x) -> z", lambda x: module_of(x).tanh(x))
+tanh_grad_p = Primitive("tanh_grad(gz, z) -> gx", lambda gz, z: gz * (1 - z * z))
 abs_p = Primitive("abs(x) -> z", lambda x: abs(x))
-sign_p = Primitive("sign(x) -> z", lambda x: module_of(x).sign(x))
+sign_p = Primitive("sign(x) -> z", lambda x: (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype))  # 0 of NaN
 exp_p.defvjp(lambda gz, z: gz * z)
 log_p.defvjp(lambda gz, x: gz / x)
 sqrt_p.defvjp(lambda gz, z: gz / (z * 2))
-tanh_p.defvjp(lambda gz, z: gz * (1 - z * z))
+tanh_p.defvjp(lambda gz, z: tanh_grad_p(gz, z))
+tanh_grad_p.defvjp(lambda ggx, z: tanh_grad_p(ggx, z), lambda ggx, gz, z: ggx * gz * z * -2)
 abs_p.defvjp(lambda gz, x: gz * sign_p(x))
 sign_p.defvjp(None)  # flat on both sides of 0
+
+# z = x^k with a constant k, and z = x^y. ∂z/∂x = y·x^(y−1) is 0 for y = 0 whatever x is, and ∂z/∂y = z·log x is taken
+# as 0 at x = 0 with y ≥ 0, as in PyTorch: where ∞ or NaN would spoil that product, 1 stands for x.
+power_p = Primitive("power(x) -> z", lambda x, *, k: x**k)
+pow_p = Primitive("pow(x, y) -> z", lambda x, y: x**y)
+power_p.defvjp(lambda gz, x, k: gz * k if k in (0, 1) else gz * (power_p(x, k=k - 1) * k))
+pow_p.defvjp(
+    lambda gz, x, y: gz * y * pow_p(where((y.data == 0) & ~(abs(x.data) > 0), 1.0, x), y - 1),
+    lambda gz, x, y, z: gz * z * log_p(where((x.data == 0) & (y.data >= 0), 1.0, x)),
+)
 
 # z = x or y by a constant mask; the gradient goes the same way
 where_p = Primitive("where(x, y) -> z", lambda x, y, *, mask: module_of(x).where(mask, x, y))
@@ -68,15 +76,15 @@ def _sum_to(y: Array, shape: tuple[int, ...]) -> Array:
     """Sum the axes that broadcasting `shape` to y.shape stretched."""
     extra = y.ndim - len(shape)
     stretched = [extra + k for k, size in enumerate(shape) if size == 1 and y.shape[extra + k] != 1]
-    summed: Array = y.sum(axis=(*range(extra), *stretched))
-    return summed.reshape(shape)
+    return add_up(y, (*range(extra), *stretched)).reshape(shape)
 
 
-def _safe_log(x: Array) -> Array:
-    xp = module_of(x)
-    positive = x > 0
-    result: Array = xp.where(positive, xp.log(xp.where(positive, x, 1)), 0).astype(x.dtype)
-    return result
+def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """The sum over axes, added in float64: NumPy adds float32 pairwise along contiguous memory only, and elsewhere one
+    by one, which loses three of seven digits over 10⁵ terms."""
+    dtype = np.float64 if x.dtype.kind == "f" else None
+    total: Array = module_of(x).asarray(x.sum(axis=axes, keepdims=keepdims, dtype=dtype))
+    return total.astype(x.dtype) if dtype else total
 
 
 def expand(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -89,7 +97,7 @@ def expand(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     if full == x.shape:
         return x
     try:
-        possible = np.broadcast_shapes(x.shape, full) == full
+        possible = min(full, default=0) >= 0 and np.broadcast_shapes(x.shape, full) == full
     except ValueError:
         possible = False
     if not possible:
@@ -106,40 +114,88 @@ def cast(x: Tensor, dtype: np.dtype[Any]) -> Tensor:
     return astype_p(x, dtype=dtype, dtype_in=x.dtype)
 
 
+def as_floats(x: Tensor) -> Tensor:
+    """Floats as they are, integers and booleans as float32 (PyTorch's default dtype)."""
+    return x if x.dtype in FLOATS else cast(x, FLOAT32)
+
+
+def promoted(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a result of both: a float before an integer, whatever their widths (int64 and float32 give float32,
+    where NumPy gives float64), an integer before a boolean, the wider of one kind."""
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.result_type(a, b)
+
+
+def result_dtype(a: Tensor, b: Tensor) -> np.dtype[Any]:
+    """As `promoted`, but a tensor without axes counts less than one with axes: it changes the kind (an integer tensor
+    and a float scalar give floats) and not the width."""
+    if (a.ndim == 0) == (b.ndim == 0):
+        return promoted(a.dtype, b.dtype)
+    strong, weak = (b.dtype, a.dtype) if a.ndim == 0 else (a.dtype, b.dtype)
+    return promoted(strong, weak) if RANK[weak.kind] > RANK[strong.kind] else strong
+
+
+RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
+
+
 def operands(op: str, x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
-    """Both as Tensors of one shape and dtype. A Python number takes the other's dtype.
+    """Both as Tensors of one shape and dtype (see result_dtype). A Python number takes the other's dtype, unless that
+    is of a lesser kind.
 
     Raises TypeError for mixed devices or other types, ValueError where shapes do not broadcast.
     """
     if isinstance(x, Tensor) and isinstance(y, Tensor):  # the usual case, quickly
         p, q = x.data, y.data
-        if type(p) is type(q) and p.shape == q.shape and p.dtype == q.dtype:
+        if type(p) is type(q) and p.shape == q.shape and p.dtype == q.dtype and p.dtype in FLOATS:
             return x, y
     a, b = _operand(op, x, y), _operand(op, y, x)
     backend_of(a.data, b.data, op=op)
+    real(op, a)
+    real(op, b)
     if a.dtype != b.dtype:
-        kinds = {t.dtype for t in (a, b) if t.dtype in FLOATS}
-        dtype = kinds.pop() if len(kinds) == 1 else np.result_type(a.dtype, b.dtype)  # an integer takes the float's
+        dtype = result_dtype(a, b)
         a, b = cast(a, dtype), cast(b, dtype)
     if a.shape != b.shape:
-        try:
-            shape = np.broadcast_shapes(a.shape, b.shape)
-        except ValueError:
-            raise ValueError(
-                f"{op}: shapes {a.shape} and {b.shape} do not broadcast; equal sizes or 1 are needed on every axis"
-            ) from None
+        shape = broadcast_shape(op, a.shape, b.shape)
         a, b = expand(a, shape), expand(b, shape)
     return a, b
+
+
+def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that all broadcast to. Raises ValueError where there is none."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"{op}: shapes {' and '.join(map(str, shapes))} do not broadcast; equal sizes or 1 are needed on every axis"
+        ) from None
+
+
+def _constant(op: str, name: str, value: object, like: Array, dtype: np.dtype[Any] | None = None) -> Tensor:
+    """A Python number as a tensor beside `like`: of the dtype that PyTorch has for it, unless another is given."""
+    kind = _dtype_of(value) if dtype is None else dtype
+    if kind in FLOATS:
+        return Tensor(module_of(like).asarray(number(op, name, value), kind))
+    number(op, name, value)
+    return Tensor(module_of(like).asarray(value).astype(kind))  # 300 wraps round to uint8, as in PyTorch
+
+
+def _dtype_of(value: object) -> np.dtype[Any]:
+    """PyTorch's dtype for a Python number."""
+    return np.dtype(bool) if isinstance(value, bool) else INT64 if isinstance(value, int) else FLOAT32
 
 
 def _operand(op: str, value: Operand, other: Operand) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float) and not isinstance(value, np.generic):
         like = other.data if isinstance(other, Tensor) else np.asarray(other)
-        dtype = like.dtype if isinstance(value, int) or like.dtype in FLOATS else np.dtype(np.float32)
-        return Tensor(module_of(like).asarray(value, dtype=dtype))
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__cuda_array_interface__"):
+        own = _dtype_of(value)
+        return _constant(
+            op, "an operand", value, like, own if RANK[own.kind] > RANK.get(like.dtype.kind, 2) else like.dtype
+        )
+    if is_array(value):
         return Tensor(value)
     raise TypeError(f"{op}: an operand is a {type(value).__name__}; a Tensor, an array or a number is needed")
 
@@ -150,8 +206,15 @@ def add(x: Operand, y: Operand) -> Tensor:
 
 
 def sub(x: Operand, y: Operand) -> Tensor:
-    """x − y, broadcast."""
-    return sub_p(*operands("sub", x, y))
+    """x − y, broadcast. Raises TypeError for booleans."""
+    a, b = operands("sub", x, y)
+    if a.dtype.kind == "b" or _is_bool(x) or _is_bool(y):
+        raise TypeError("sub: an operand is boolean; numbers are needed (for masks, compare with !=)")
+    return sub_p(a, b)
+
+
+def _is_bool(value: Operand) -> bool:
+    return value.dtype.kind == "b" if isinstance(value, Tensor | np.ndarray) else isinstance(value, bool | np.bool_)
 
 
 def mul(x: Operand, y: Operand) -> Tensor:
@@ -160,47 +223,108 @@ def mul(x: Operand, y: Operand) -> Tensor:
 
 
 def div(x: Operand, y: Operand) -> Tensor:
-    """x / y element by element, broadcast."""
+    """x / y element by element, broadcast; integers are divided as floats."""
     a, b = operands("div", x, y)
-    if a.dtype not in FLOATS:  # PyTorch's true division of integers
-        a, b = cast(a, np.dtype(np.float32)), cast(b, np.dtype(np.float32))
-    return div_p(a, b)
+    return div_p(as_floats(a), as_floats(b))
 
 
 def pow(x: Operand, y: Operand) -> Tensor:
-    """x to the power y, broadcast."""
-    if isinstance(x, Tensor) and isinstance(y, int | float):
-        return power_p(x, k=y)
-    return pow_p(*operands("pow", x, y))
+    """x to the power y, broadcast. Integers stay integers.
+
+    Raises ValueError for integers to a negative power (PyTorch does so for numbers, and for tensors gives 0), TypeError
+    for booleans to booleans.
+    """
+    a, b = operands("pow", x, y)
+    if a.dtype.kind == "b":
+        raise TypeError("pow: both operands are boolean; numbers are needed")
+    if a.dtype.kind in "iu" and bool((b.data < 0).any()):
+        raise ValueError("pow: integers to a negative power; floats are needed, such as x.to(np.float32)")
+    if isinstance(x, Tensor) and not isinstance(y, Tensor) and not is_array(y):
+        return power_p(cast(x, a.dtype), k=y)
+    return pow_p(a, b)
+
+
+def neg(x: Tensor) -> Tensor:
+    """−x, element by element. Raises TypeError for booleans."""
+    numeric("neg", x)
+    return neg_p(x)
+
+
+def abs_(x: Tensor) -> Tensor:
+    """|x|, element by element; its slope at 0 is 0. Raises TypeError for booleans."""
+    numeric("abs", x)
+    return abs_p(x)
+
+
+def exp(x: Tensor) -> Tensor:
+    """eˣ, element by element; of integers as float32."""
+    return exp_p(_float("exp", x))
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm, element by element; of integers as float32."""
+    return log_p(_float("log", x))
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """√x, element by element; of integers as float32."""
+    return sqrt_p(_float("sqrt", x))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """tanh x, element by element; of integers as float32."""
+    return tanh_p(_float("tanh", x))
+
+
+def _float(op: str, x: Tensor) -> Tensor:
+    real(op, x)
+    return as_floats(x)
 
 
 def where(condition: Tensor | Array, x: Operand, y: Operand) -> Tensor:
     """x where the condition holds, else y; all broadcast. The condition gets no gradient.
 
-    Raises TypeError unless the condition is boolean, ValueError where shapes do not broadcast.
+    Raises TypeError unless the condition is boolean (PyTorch also takes uint8, with a warning), ValueError where shapes
+    do not broadcast.
     """
-    mask = condition.data if isinstance(condition, Tensor) else condition
-    if not hasattr(mask, "dtype") or mask.dtype != np.bool_:
-        raise TypeError(f"where: condition is {mask!r:.50}; a boolean tensor or array is needed")
+    mask = tensor("where", "condition", condition).data
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where: condition has dtype {mask.dtype}; a boolean tensor or array is needed")
     mask = mask.copy()  # the gradient will need it as it is now
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x = Tensor(x)
+    if not isinstance(x, Tensor) and not is_array(x) and not isinstance(y, Tensor) and not is_array(y):
+        x = _constant("where", "x", x, mask)
     a, b = operands("where", x, y)
-    shape = np.broadcast_shapes(mask.shape, a.shape)
+    backend_of(mask, a.data, op="where")
+    shape = broadcast_shape("where", mask.shape, a.shape)
     return where_p(expand(a, shape), expand(b, shape), mask=module_of(mask).broadcast_to(mask, shape))
 
 
-def clip(x: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
-    """x limited to [min, max]; the gradient passes where x is within, its ends included."""
+def clip(x: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+    """x limited to [min, max], numbers or tensors that broadcast; the gradient passes where x is within, its ends
+    included. Where min > max, max counts.
+
+    Raises ValueError if both are None, TypeError for booleans and other types.
+    """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None; at least one is needed")
-    low, high = -np.inf if min is None else min, np.inf if max is None else max
-    inside = (x.data >= low) & (x.data <= high)
-    bound = module_of(x.data).clip(x.data, low, high).astype(x.dtype)
-    return where(inside, x, Tensor(bound))
+    real("clip", x)
+    nans = x.data != x.data
+    if nans.any():  # they stay, but are not within any bounds: no gradient
+        x = where(nans, x.detach(), x)
+    for bound in (min, max):
+        x = x if bound is None else cast(x, operands("clip", x, bound)[0].dtype)
+    numeric("clip", x)
+    for bound, is_beyond in ((min, operator.lt), (max, operator.gt)):
+        if bound is not None:
+            a, b = operands("clip", x, bound)
+            x = where(is_beyond(a.data, b.data) | (b.data != b.data), b, a)  # a NaN is no bound: all becomes NaN
+    return x
 
 
 def compare(op: str, relation: Callable[[Array, Array], Array], x: Operand, y: Operand) -> Tensor:
-    """A boolean Tensor: the relation between x and y, broadcast."""
+    """A boolean Tensor: the relation between x and y, broadcast. With other things than numbers and arrays, == and !=
+    say what Python says."""
+    if op in ("eq", "ne") and not isinstance(y, Tensor | int | float) and not is_array(y):
+        return cast_type(Tensor, NotImplemented)  # for the operator that asks
     a, b = operands(op, x, y)
     return Tensor(relation(a.data, b.data))

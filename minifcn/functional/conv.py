@@ -1,4 +1,4 @@
-"""Convolution and transposed convolution: three primitives, each of which is a gradient of the other two.
+"""Convolution and transposed convolution: three primitives, each of which is a gradient of the other two; unfold, fold.
 
     B(x, w, y) = Σ x[n,c,h,v] · w[o,c,i,j] · y[n,o,p,q]        h = p·sh + i·dh − ph,   v = q·sw + j·dw − pw
 
@@ -10,11 +10,22 @@ derivatives of every order need nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import batched, choice, floats, tensor, unbatched
+from minifcn.functional._checks import (
+    batched,
+    choice,
+    floats,
+    integer,
+    not_empty,
+    optional,
+    tensor,
+    unbatched,
+)
 from minifcn.functional.reduce import sum
 from minifcn.functional.shape import index, pad, reshape
-from minifcn.geometry import ConvGeometry, Pair, conv_transpose_output_size, pair
+from minifcn.geometry import ConvGeometry, Pair, PoolGeometry, conv_transpose_output_size, pair
 
 conv2d_p = Primitive("conv2d(x, w) -> y")
 conv_transpose2d_p = Primitive("conv_transpose2d(y, w) -> x")
@@ -33,6 +44,12 @@ conv2d_weight_p.defvjp(
     lambda gw, x, geom: conv2d_p(x, gw, geom=geom),
 )
 
+# cols (N,C·I·J,P·Q): the windows of x as columns, and back
+unfold_p = Primitive("unfold(x) -> cols")
+fold_p = Primitive("fold(cols) -> x")
+unfold_p.defvjp(lambda gcols, geom: fold_p(gcols, geom=geom))
+fold_p.defvjp(lambda gx, geom: unfold_p(gx, geom=geom))
+
 # y[n,o,p,q] = x[n,o,p,q] + b[o]
 add_bias_p = Primitive("add_bias(x, b) -> y", lambda x, b: x + b[:, None, None])
 add_bias_p.defvjp(lambda gy: gy, lambda gy: sum(gy, (0, 2, 3)))
@@ -49,11 +66,17 @@ def _bias(op: str, y: Tensor, bias: Tensor | None) -> Tensor:
 def _arguments(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Input, weight and bias as Tensors of one float dtype; any of them may be an array."""
     x, w = tensor(op, "input", input), tensor(op, "weight", weight)
-    b = None if bias is None else tensor(op, "bias", bias)
+    b = optional(op, "bias", bias)
     floats(op, input=x, weight=w, bias=b)
     if w.ndim != 4:
         raise ValueError(f"{op}: weight has {w.ndim} axes, shape {w.shape}; 4 are needed")
     return x, w, b
+
+
+def _has_pixels(op: str, x: Tensor) -> None:
+    """Raises ValueError for an image without pixels, unless nothing at all is asked of it."""
+    if x.size == 0 and 0 not in x.shape[:2]:
+        raise ValueError(f"{op}: input has shape {x.shape}; only the batch may be empty")
 
 
 def conv2d(
@@ -78,7 +101,8 @@ def conv2d(
         groups: input and output channels are cut into this many groups that do not see each other.
 
     Raises:
-        ValueError: shapes, groups or sizes that do not fit. TypeError: mixed dtypes, or no tensors.
+        ValueError: shapes, groups or sizes that do not fit, or no channels at all (for which PyTorch returns a tensor
+            without channels, whatever O is). TypeError: mixed dtypes, or no tensors.
 
     Dumoulin & Visin 2016, relationships 6 and 15.
 
@@ -87,12 +111,14 @@ def conv2d(
     """
     x, w, b = _arguments("conv2d", input, weight, bias)
     x, single = batched("conv2d", x)
+    _has_pixels("conv2d", x)
     strides, dilations = pair(stride, "conv2d", "stride", 1), pair(dilation, "conv2d", "dilation", 1)
     if isinstance(padding, str):
         choice("conv2d", "padding", padding, ("same", "valid"))
         x, paddings = _same(x, w, strides, dilations) if padding == "same" else (x, (0, 0))
     else:
         paddings = pair(padding, "conv2d", "padding", 0)
+    groups = integer("conv2d", "groups", groups, 1)
     geom = ConvGeometry.of_conv(x.shape, w.shape, strides, paddings, dilations, groups, "conv2d")
     return unbatched(_bias("conv2d", conv2d_p(x, w, geom=geom), b), single)
 
@@ -100,7 +126,7 @@ def conv2d(
 def _same(x: Tensor, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
     """(x, padding) for as many scores as pixels: d(k−1) rows in all, half on each side and an odd one at the end."""
     if stride != (1, 1):
-        raise ValueError(f'conv2d: padding="same" with stride {stride}; it needs stride 1')
+        raise ValueError(f'conv2d: padding is "same" with stride {stride}; it needs stride 1')
     height, width = (d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True))
     return pad(x, (0, width % 2, 0, height % 2)), (height // 2, width // 2)
 
@@ -115,7 +141,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Pair = 1,
     *,
-    output_size: Pair | None = None,
+    output_size: Sequence[int] | None = None,
 ) -> Tensor:
     """input (N,O,P,Q) or (O,P,Q) → image (N,C,H,W), H = (P−1)·stride − 2·padding + dilation·(I−1) + output_padding + 1.
 
@@ -130,10 +156,11 @@ def conv_transpose2d(
         padding: the matching conv2d's; here it *crops* the output.
         output_padding: which of the image sizes that conv2d sends to (P, Q) is meant: rows and columns at the end,
             fewer than stride or dilation. It adds no zeros around anything.
-        output_size: (H, W) wanted, instead of output_padding.
+        output_size: (H, W) wanted, or the whole shape with them at its end, instead of output_padding.
 
     Raises:
-        ValueError: shapes, groups or sizes that do not fit. TypeError: mixed dtypes, or no tensors.
+        ValueError: shapes, groups or sizes that do not fit, or an output without pixels. TypeError: mixed dtypes, or no
+            tensors.
 
     Dumoulin & Visin 2016, relationship 14.
 
@@ -143,12 +170,17 @@ def conv_transpose2d(
     op = "conv_transpose2d"
     y, w, b = _arguments(op, input, weight, bias)
     y, single = batched(op, y)
+    _has_pixels(op, y)
     strides, dilations = pair(stride, op, "stride", 1), pair(dilation, op, "dilation", 1)
     paddings, extra = pair(padding, op, "padding", 0), pair(output_padding, op, "output_padding", 0)
     if output_size is not None:
         if extra != (0, 0):
             raise ValueError(f"{op}: both output_size {output_size} and output_padding {extra}; one of them is enough")
-        extra = _output_padding(pair(output_size, op, "output_size", 1), y.shape, w.shape, strides, paddings, dilations)
+        if isinstance(output_size, list | tuple) and len(output_size) == (3 if single else 4):
+            output_size = output_size[-2:]
+        wanted = pair(output_size, op, "output_size", 1)  # type: ignore[arg-type]
+        extra = _output_padding(wanted, y.shape, w.shape, strides, paddings, dilations)
+    groups = integer(op, "groups", groups, 1)
     geom = ConvGeometry.of_conv_transpose(y.shape, w.shape, strides, paddings, extra, dilations, groups, op)
     return unbatched(_bias(op, conv_transpose2d_p(y, w, geom=geom), b), single)
 
@@ -171,24 +203,123 @@ def _output_padding(
 def crop(x: Tensor, start: Pair, size: Pair) -> Tensor:
     """Rows start[0] … start[0] + size[0] and likewise columns of x (…,H,W); its adjoint pads with zeros.
 
-    Raises ValueError where they reach beyond x.
+    Raises ValueError where they reach beyond x, or x has fewer than 2 axes.
     """
-    if any(s < 0 or s + n > full for s, n, full in zip(start, size, x.shape[-2:], strict=True)):
-        raise ValueError(f"crop: {size} from {start} on reaches beyond {x.shape[-2:]}")
-    if start == (0, 0) and size == x.shape[-2:]:
+    x = tensor("crop", "x", x)
+    if x.ndim < 2:
+        raise ValueError(f"crop: x has {x.ndim} axes, shape {x.shape}; (…, H, W) is needed")
+    starts, sizes = pair(start, "crop", "start", 0), pair(size, "crop", "size", 0)
+    if any(s + n > full for s, n, full in zip(starts, sizes, x.shape[-2:], strict=True)):
+        raise ValueError(f"crop: {sizes} from {starts} on reaches beyond {x.shape[-2:]}; a smaller part is needed")
+    if starts == (0, 0) and sizes == x.shape[-2:]:
         return x
-    return index(x, (..., slice(start[0], start[0] + size[0]), slice(start[1], start[1] + size[1])))
+    return index(x, (..., slice(starts[0], starts[0] + sizes[0]), slice(starts[1], starts[1] + sizes[1])))
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
-    """(N, C·r², H, W) → (N, C, H·r, W·r): channel c·r² + a·r + b becomes pixel (a, b) of each r×r block.
+    """(…, C·r², H, W) → (…, C, H·r, W·r): channel c·r² + a·r + b becomes pixel (a, b) of each r×r block.
 
     Raises ValueError where the channels are no multiple of r². Shi et al. 2016, eq. 4.
     """
-    x, single = batched("pixel_shuffle", tensor("pixel_shuffle", "input", input))
-    r = upscale_factor
-    n, channels, height, width = x.shape
-    if r < 1 or channels % (r * r):
-        raise ValueError(f"pixel_shuffle: {channels} channels and upscale_factor {r}; a multiple of {r * r} is needed")
-    blocks = reshape(x, n, channels // (r * r), r, r, height, width).permute(0, 1, 4, 2, 5, 3)  # (N, C, H, r, W, r)
-    return unbatched(reshape(blocks, n, channels // (r * r), height * r, width * r), single)
+    op = "pixel_shuffle"
+    x = tensor(op, "input", input)
+    r = integer(op, "upscale_factor", upscale_factor, 1)
+    if x.ndim < 3:
+        raise ValueError(f"{op}: input has {x.ndim} axes, shape {x.shape}; (…, C, H, W) is needed")
+    *outer, channels, height, width = x.shape
+    if channels % (r * r):
+        raise ValueError(f"{op}: {channels} channels and upscale_factor {r}; a multiple of {r * r} is needed")
+    blocks = reshape(x, *outer, channels // (r * r), r, r, height, width)
+    k = len(outer)
+    shuffled = blocks.permute(*range(k), k, k + 3, k + 1, k + 4, k + 2)  # (…, C, H, r, W, r)
+    return reshape(shuffled, *outer, channels // (r * r), height * r, width * r)
+
+
+def unfold(
+    input: Tensor, kernel_size: int | Pair, dilation: int | Pair = 1, padding: int | Pair = 0, stride: int | Pair = 1
+) -> Tensor:
+    """input (N,C,H,W) or (C,H,W) → the windows that a convolution sees, as columns (N, C·I·J, P·Q): im2col.
+
+    columns[n, c·I·J + i·J + j, p·Q + q] = x[n, c, p·s + i·d − padding, q·s + j·d − padding], 0 in the padding. A
+    convolution is then one matrix product, w (O, C·I·J) @ columns.
+
+    Args:
+        input: float32 or float64.
+        kernel_size, dilation, padding, stride: one int or (height, width), as in conv2d.
+
+    Raises:
+        ValueError: no window fits, or a parameter is out of range. TypeError: not a float tensor.
+
+    >>> unfold(Tensor([[[1.0, 2.0, 3.0]]]), (1, 2))
+    Tensor([[1., 2.],
+            [2., 3.]], dtype=float32)
+    """
+    op = "unfold"
+    x, single = batched(op, tensor(op, "input", input))
+    floats(op, input=x)
+    not_empty(op, x)
+    w_hw, strides, paddings, dilations = _windows(op, kernel_size, stride, padding, dilation)
+    geom = PoolGeometry.of_unfold(x.shape, w_hw, strides, paddings, dilations, op)
+    return unbatched(unfold_p(x, geom=geom), single)
+
+
+def fold(
+    input: Tensor,
+    output_size: int | Pair,
+    kernel_size: int | Pair,
+    dilation: int | Pair = 1,
+    padding: int | Pair = 0,
+    stride: int | Pair = 1,
+) -> Tensor:
+    """Columns (N, C·I·J, P·Q) or (C·I·J, P·Q) → image (N,C,H,W): every value added to where unfold read it, col2im.
+
+    It is the adjoint of unfold, ⟨unfold(x), t⟩ = ⟨x, fold(t)⟩, and not its inverse: a pixel that m windows see comes
+    back m times.
+
+    Args:
+        input: columns, float32 or float64.
+        output_size: (H, W) of the image, or one int.
+        kernel_size, dilation, padding, stride: as in unfold.
+
+    Raises:
+        ValueError: sizes that do not fit, or a parameter out of range. TypeError: not a float tensor.
+
+    >>> fold(Tensor([[1.0, 2.0], [2.0, 3.0]]), (1, 3), (1, 2))
+    Tensor([[[1., 4., 3.]]], dtype=float32)
+    """
+    op = "fold"
+    cols = tensor(op, "input", input)
+    floats(op, input=cols)
+    if cols.ndim not in (2, 3):
+        raise ValueError(
+            f"{op}: input has {cols.ndim} axes, shape {cols.shape}; (N, C·I·J, P·Q) or without N is needed"
+        )
+    single = cols.ndim == 2
+    cols = reshape(cols, 1, *cols.shape) if single else cols
+    x_hw = pair(output_size, op, "output_size", 1)
+    w_hw, strides, paddings, dilations = _windows(op, kernel_size, stride, padding, dilation)
+    taps = w_hw[0] * w_hw[1]
+    n, rows, count = cols.shape
+    if rows < 1 or rows % taps:
+        raise ValueError(
+            f"{op}: input has {rows} rows and the kernel {taps} taps — input {input.shape}; a multiple is needed"
+        )
+    geom = PoolGeometry.of_unfold((n, rows // taps, *x_hw), w_hw, strides, paddings, dilations, op)
+    if geom.columns_shape[2] != count:
+        raise ValueError(
+            f"{op}: input has {count} columns, but {geom.y_hw[0]}·{geom.y_hw[1]} = {geom.columns_shape[2]} windows of "
+            f"{w_hw} fit an image of {x_hw} with stride {strides}, padding {paddings}, dilation {dilations}"
+        )
+    return unbatched(fold_p(cols, geom=geom), single)
+
+
+def _windows(
+    op: str, kernel_size: int | Pair, stride: int | Pair, padding: int | Pair, dilation: int | Pair
+) -> tuple[Pair, Pair, Pair, Pair]:
+    """(kernel_size, stride, padding, dilation) as pairs."""
+    return (
+        pair(kernel_size, op, "kernel_size", 1),
+        pair(stride, op, "stride", 1),
+        pair(padding, op, "padding", 0),
+        pair(dilation, op, "dilation", 1),
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import choice, floats, tensor
+from minifcn.functional._checks import choice, floats, integer, optional, tensor
 from minifcn.functional._compose import derivative_of
 from minifcn.functional.activation import log_softmax
 from minifcn.functional.reduce import sum
@@ -53,13 +53,15 @@ def cross_entropy(
 
     Args:
         input: logits, float32 or float64, classes on axis 1.
-        target: integer labels; those equal to ignore_index have no loss and no gradient.
-        weight: (C,) per class, or None.
-        reduction: "mean" (divided by the sum of the counted pixels' weights; NaN if there are none), "sum" or "none".
+        target: labels of any integer dtype (PyTorch takes int64 and uint8); those equal to ignore_index have no loss
+            and no gradient.
+        weight: (C,) per class, of the input's dtype, or None.
+        reduction: "mean" (divided by the sum of the counted pixels' weights; where that is 0, NaN without a gradient),
+            "sum" or "none".
 
     Raises:
         ValueError: shapes that do not fit, or labels out of range (the message names them).
-        TypeError: target is not integer.
+        TypeError: input or weight is not float or they differ, target or ignore_index is not integer.
 
     >>> round(cross_entropy(Tensor([[0.0, 0.0]]), np.array([1])).item(), 6)  # two equal scores: log 2
     0.693147
@@ -89,14 +91,18 @@ def _arguments(
 ) -> tuple[Tensor, Array, Array | None]:
     """The checked input, labels as int64, and weights in the input's dtype."""
     x, labels = tensor(op, "input", input), tensor(op, "target", target).data
-    floats(op, input=x)
+    given_weight = optional(op, "weight", weight)
+    floats(op, input=x, weight=given_weight)
     choice(op, "reduction", reduction, Reductions)
+    integer(op, "ignore_index", ignore_index)
     backend_of(x.data, labels, op=op)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: target has dtype {labels.dtype}; integer class labels are needed")
     if x.ndim == 0 or labels.shape != (x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()):
         raise ValueError(f"{op}: input {x.shape} and target {labels.shape}; (N, C, …) and (N, …) are needed")
     classes = x.shape[1] if x.ndim > 1 else x.shape[0]
+    if classes == 0:
+        raise ValueError(f"{op}: input {x.shape} has no classes; at least one is needed")
     labels = labels.astype(np.int64)
     wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
     if wrong.any():
@@ -105,12 +111,11 @@ def _arguments(
             f"{op}: target holds labels {found} outside the {classes} classes; 0 to {classes - 1}, or "
             f"ignore_index={ignore_index}, is needed"
         )
-    if weight is None:
+    if given_weight is None:
         return x, labels, None
-    factors = tensor(op, "weight", weight).data
-    if factors.shape != (classes,):
-        raise ValueError(f"{op}: weight has shape {factors.shape}; ({classes},), one per class, is needed")
-    return x, labels, factors.astype(x.dtype)
+    if given_weight.shape != (classes,):
+        raise ValueError(f"{op}: weight has shape {given_weight.shape}; ({classes},), one per class, is needed")
+    return x, labels, given_weight.data.copy()  # the gradient will need them as they are now
 
 
 def _flatten(x: Tensor, labels: Array) -> tuple[Tensor, Array]:
@@ -129,5 +134,5 @@ def _reduce(loss: Tensor, labels: Array, weight: Array | None, ignore_index: int
     counts = labels != ignore_index
     # counted in float64: a float32 sum of 10⁷ weights loses digits
     divisor = float(counts.sum() if weight is None else weight.astype(np.float64)[labels[counts]].sum())
-    # of nothing: NaN, but as in PyTorch without a gradient, which would turn every parameter into NaN
+    # of nothing, or of weights that add up to 0: NaN, but without a gradient, which would turn every parameter into NaN
     return total * (1 / divisor) if divisor else total * 0.0 + math.nan

@@ -7,32 +7,31 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from minifcn.array import to_device
+from minifcn.array import FLOATS, to_device
 from minifcn.functional import activation, arithmetic, products, reduce, shape
-from minifcn.functional.arithmetic import Number, Operand
+from minifcn.functional._checks import flag, sizes_of
+from minifcn.functional.arithmetic import Operand
 
 if TYPE_CHECKING:
     from minifcn.autograd import Tensor
     from minifcn.functional.reduce import Dim, ValuesIndices
 
 
-def _dim(dim: Dim, axis: Dim) -> Dim:
+def _dim(op: str, dim: Any, axis: Any) -> Any:
     """`axis` is NumPy's name for the same thing."""
     if dim is not None and axis is not None:
-        raise TypeError(f"dim={dim} and axis={axis} name the same argument; one of them is enough")
+        raise TypeError(f"{op}: dim={dim} and axis={axis} name the same argument; one of them is enough")
     return axis if dim is None else dim
 
 
-def _axis(dim: int | None, axis: int | None) -> int | None:
-    """As _dim, for a single axis."""
-    either = _dim(dim, axis)
-    if either is not None and not isinstance(either, int):
-        raise TypeError(f"max, min: dim is {either!r}; one axis is needed")
-    return either
+def _keep(op: str, keepdim: bool, keepdims: bool) -> bool:
+    """`keepdims` is NumPy's name for the same thing."""
+    return flag(op, "keepdim", keepdim) or flag(op, "keepdims", keepdims)
 
 
 class TensorMethods:
@@ -77,10 +76,10 @@ class TensorMethods:
         return products.matmul(other, _t(self))
 
     def __neg__(self) -> Tensor:
-        return arithmetic.neg_p(_t(self))
+        return arithmetic.neg(_t(self))
 
     def __abs__(self) -> Tensor:
-        return arithmetic.abs_p(_t(self))
+        return arithmetic.abs_(_t(self))
 
     def __lt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
         return arithmetic.compare("lt", operator.lt, _t(self), other)
@@ -104,25 +103,34 @@ class TensorMethods:
         return shape.index(_t(self), at)
 
     def sum(self, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
-        return reduce.sum(_t(self), _dim(dim, axis), keepdim or keepdims)
+        return reduce.sum(_t(self), _dim("sum", dim, axis), _keep("sum", keepdim, keepdims))
 
     def mean(self, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool = False) -> Tensor:
-        return reduce.mean(_t(self), _dim(dim, axis), keepdim or keepdims)
+        return reduce.mean(_t(self), _dim("mean", dim, axis), _keep("mean", keepdim, keepdims))
 
     def var(
-        self, dim: Dim = None, keepdim: bool = False, correction: int = 1, *, axis: Dim = None, keepdims: bool = False
+        self,
+        dim: Dim = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
+        axis: Dim = None,
+        keepdims: bool = False,
     ) -> Tensor:
-        return reduce.var(_t(self), _dim(dim, axis), keepdim or keepdims, correction)
+        return reduce.var(
+            _t(self), _dim("var", dim, axis), unbiased, _keep("var", keepdim, keepdims), correction=correction
+        )
 
     def max(
         self, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
     ) -> Tensor | ValuesIndices:
-        return reduce.max(_t(self), _axis(dim, axis), keepdim or keepdims)
+        return reduce.max(_t(self), _dim("max", dim, axis), _keep("max", keepdim, keepdims))
 
     def min(
         self, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool = False
     ) -> Tensor | ValuesIndices:
-        return reduce.min(_t(self), _axis(dim, axis), keepdim or keepdims)
+        return reduce.min(_t(self), _dim("min", dim, axis), _keep("min", keepdim, keepdims))
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         return reduce.argmax(_t(self), dim, keepdim)
@@ -143,44 +151,39 @@ class TensorMethods:
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return shape.flatten(_t(self), start_dim, end_dim)
 
-    def squeeze(self, dim: int | None = None) -> Tensor:
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
         return shape.squeeze(_t(self), dim)
 
     def unsqueeze(self, dim: int) -> Tensor:
         return shape.unsqueeze(_t(self), dim)
 
     def expand(self, *sizes: int | Sequence[int]) -> Tensor:
-        flat = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
-        return arithmetic.expand(_t(self), tuple(flat))  # type: ignore[arg-type]
+        return arithmetic.expand(_t(self), sizes_of("expand", "sizes", sizes))
 
     def abs(self) -> Tensor:
-        """|x|, element by element; its slope at 0 is 0."""
-        return arithmetic.abs_p(_t(self))
+        """|x|, element by element; its slope at 0 is 0. Raises TypeError for booleans."""
+        return arithmetic.abs_(_t(self))
 
     def exp(self) -> Tensor:
-        """eˣ, element by element."""
-        return arithmetic.exp_p(_t(self))
+        return arithmetic.exp(_t(self))
 
     def log(self) -> Tensor:
-        """The natural logarithm, element by element."""
-        return arithmetic.log_p(_t(self))
+        return arithmetic.log(_t(self))
 
     def sqrt(self) -> Tensor:
-        """√x, element by element."""
-        return arithmetic.sqrt_p(_t(self))
+        return arithmetic.sqrt(_t(self))
 
     def tanh(self) -> Tensor:
-        """tanh x, element by element."""
-        return arithmetic.tanh_p(_t(self))
+        return arithmetic.tanh(_t(self))
 
     def relu(self) -> Tensor:
         """max(x, 0), element by element."""
         return activation.relu(_t(self))
 
-    def clip(self, min: Number | None = None, max: Number | None = None) -> Tensor:
+    def clip(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
         return arithmetic.clip(_t(self), min, max)
 
-    def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor:
+    def clamp(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
         """clip, under PyTorch's other name."""
         return arithmetic.clip(_t(self), min, max)
 
@@ -201,12 +204,16 @@ class TensorMethods:
         return self.to(np.float64)
 
     def to(self, target: Any) -> Tensor:
-        """On another device ("cpu", "cuda", "cuda:N") or in another dtype; itself where nothing changes."""
+        """On another device ("cpu", "cuda", "cuda:N") or in another dtype; itself where nothing changes.
+
+        Raises ValueError for a device that does not exist, TypeError for anything else that is not float32, float64, an
+        integer dtype or bool (minifcn does not compute with the other dtypes).
+        """
         t = _t(self)
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             # the same primitive there and back: the gradient returns to where the tensor was
             return t if t.device.startswith(target) else move_p(t, device=target, device_in=t.device)
-        return arithmetic.cast(t, np.dtype(target))
+        return arithmetic.cast(t, _dtype(target))
 
     def cpu(self) -> Tensor:
         """On the CPU."""
@@ -215,6 +222,19 @@ class TensorMethods:
     def cuda(self) -> Tensor:
         """On the first GPU; RuntimeError with the reason where none can be used."""
         return self.to("cuda")
+
+
+def _dtype(target: Any) -> np.dtype[Any]:
+    """The dtype that a user names, by a type, a dtype or a string."""
+    dtype: np.dtype[Any] | None = None
+    with suppress(TypeError):  # what NumPy says of other things is not for our users
+        dtype = None if target is None or isinstance(target, tuple | list) else np.dtype(target)
+    if dtype is None or (dtype.kind not in "biu" and dtype not in FLOATS):
+        raise TypeError(
+            f'to: {target!r:.60} is no dtype or device; np.float32, np.float64, an integer type, bool, "cpu" or "cuda" '
+            f"is needed"
+        )
+    return dtype
 
 
 def _t(tensor: object) -> Tensor:

@@ -1,15 +1,18 @@
-"""Batch normalisation."""
+"""Batch normalisation and local response normalisation."""
 
 from __future__ import annotations
 
+import math
+
 from minifcn.array import Array, module_of
 from minifcn.autograd import Primitive, Tensor
-from minifcn.functional._checks import channel_vector, floats, raw, tensor
+from minifcn.functional._checks import channel_vector, flag, floats, integer, number, optional, raw, tensor
 from minifcn.functional._compose import derivative_of
 from minifcn.functional.arithmetic import sub
+from minifcn.functional.pooling import avg_pool2d
+from minifcn.functional.reduce import centred, sum
 from minifcn.functional.reduce import mean as mean_of
-from minifcn.functional.reduce import sum
-from minifcn.functional.shape import reshape
+from minifcn.functional.shape import pad, reshape
 
 batch_norm_p = Primitive("batch_norm(x, gamma, beta) -> y, mean, var")
 batch_norm_grad_p = Primitive("batch_norm_grad(gy, x, gamma) -> gx, ggamma, gbeta")
@@ -18,9 +21,9 @@ batch_norm_inference_p = Primitive("batch_norm_inference(x, gamma, beta) -> y")
 
 def _composed(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
     """Ioffe & Szegedy 2015, algorithm 1, in elementary operations."""
-    centred = x - mean_of(x, (0, 2, 3), keepdim=True)
-    var = mean_of(centred * centred, (0, 2, 3), keepdim=True)
-    return centred / (var + eps).sqrt() * _column(gamma) + _column(beta)
+    difference = centred(x, (0, 2, 3))
+    var = mean_of(difference * difference, (0, 2, 3), keepdim=True)
+    return difference / (var + eps).sqrt() * _column(gamma) + _column(beta)
 
 
 def _fused(gy: Tensor, x: Tensor, gamma: Tensor, mean: Array, var: Array, eps: float) -> list[Tensor]:
@@ -62,55 +65,103 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """input (N,C,H,W) or (N,C), normalised per channel: (x − mean)/√(var + eps)·weight + bias.
+    """input (N,C), (N,C,H,W) or (N,C,…), normalised per channel: (x − mean)/√(var + eps)·weight + bias.
 
     Args:
         input: float32 or float64.
-        running_mean, running_var: (C,), Tensors or arrays. In training they move by `momentum` towards the batch's mean
-            and unbiased variance, in place; otherwise they are what is normalised with.
-        weight, bias: (C,), or None for 1 and 0.
+        running_mean, running_var: (C,), Tensors or arrays of the input's dtype, both or neither. In training they move
+            by `momentum` towards the batch's mean and unbiased variance, in place; otherwise they are what is
+            normalised with. A batch of nothing leaves them as they are.
+        weight, bias: (C,), of the input's dtype, or None for 1 and 0.
         training: whether to normalise with the batch's own statistics.
+        momentum, eps: numbers; eps may not be negative, nor 0 in training.
 
     Raises:
         ValueError: a shape that does not fit, one value per channel in training, or no statistics without training.
-        TypeError: mixed dtypes.
+        TypeError: mixed dtypes, or an argument of another type.
 
     Ioffe & Szegedy 2015, algorithms 1 and 2.
     """
     op = "batch_norm"
     x = tensor(op, "input", input)
-    weight, bias = (None if t is None else tensor(op, name, t) for name, t in (("weight", weight), ("bias", bias)))
-    floats(op, input=x, weight=weight, bias=bias)
-    flat = x.ndim == 2
-    if x.ndim not in (2, 4):
-        raise ValueError(f"{op}: input has {x.ndim} axes, shape {x.shape}; (N, C, H, W) or (N, C) is needed")
-    x = reshape(x, *x.shape, 1, 1) if flat else x
+    given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    vectors = {name: optional(op, name, value) for name, value in given.items()}
+    floats(op, input=x, **vectors)
+    flag(op, "training", training)
+    momentum, eps = number(op, "momentum", momentum), number(op, "eps", eps)
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"{op}: eps is {eps}; a number above 0 is needed")
+    if x.ndim < 2:
+        raise ValueError(f"{op}: input has {x.ndim} axes, shape {x.shape}; (N, C) or (N, C, …) is needed")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError(f"{op}: one of running_mean and running_var is None; both or neither are needed")
+    if running_mean is None and not training:
+        raise ValueError(f"{op}: running_mean and running_var are None; both are needed unless training=True")
     channels = x.shape[1]
-    xp = module_of(x.data)
-    for name, value in (
-        ("weight", weight),
-        ("bias", bias),
-        ("running_mean", running_mean),
-        ("running_var", running_var),
-    ):
+    for name, value in vectors.items():
         if value is not None:
             channel_vector(op, name, value, channels)
-            if value.dtype.kind != "f":
-                raise TypeError(f"{op}: {name} has dtype {value.dtype}; floats are needed")
-    gamma = Tensor(xp.ones(channels, x.dtype)) if weight is None else weight
-    beta = Tensor(xp.zeros(channels, x.dtype)) if bias is None else bias
+    shape = x.shape
+    x = reshape(x, *shape[:2], math.prod(shape[2:]), 1)
+    xp = module_of(x.data)
+    gamma = vectors["weight"] if vectors["weight"] is not None else Tensor(xp.ones(channels, x.dtype))
+    beta = vectors["bias"] if vectors["bias"] is not None else Tensor(xp.zeros(channels, x.dtype))
     if training:
-        count = x.size // channels if channels else 0
-        if count <= 1:
-            raise ValueError(f"{op}: {count} value per channel in training, shape {input.shape}; more than 1 is needed")
-        y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
-        for running, now in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-            if running is not None:
-                raw(running)[...] = (1 - momentum) * raw(running) + momentum * now
+        y = _normalized_by_batch(x, gamma, beta, running_mean, running_var, momentum, eps, shape)
     else:
-        if running_mean is None or running_var is None:
-            raise ValueError(f"{op}: running_mean or running_var is None; both are needed unless training=True")
         # copies: the statistics of a later training step must not change this step's gradient
-        statistics = {"mean": raw(running_mean).astype(x.dtype), "var": raw(running_var).astype(x.dtype)}
+        statistics = {"mean": raw(running_mean).copy(), "var": raw(running_var).copy()}  # type: ignore[arg-type]
         y = batch_norm_inference_p(x, gamma, beta, eps=eps, **statistics)
-    return reshape(y, input.shape) if flat else y
+    return reshape(y, shape)
+
+
+def _normalized_by_batch(
+    x: Tensor, gamma: Tensor, beta: Tensor, running_mean: Tensor | Array | None, running_var: Tensor | Array | None,
+    momentum: float, eps: float, shape: tuple[int, ...],
+) -> Tensor:  # fmt: skip
+    """x (N,C,M,1) by its own statistics, towards which the running ones move."""
+    count = x.shape[0] * x.shape[2]
+    if count == 1:
+        raise ValueError(f"batch_norm: 1 value per channel in training, shape {shape}; more than 1 is needed")
+    if x.size == 0:
+        return x * _column(gamma) + _column(beta)  # nothing, but with a gradient of zeros for both
+    y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
+    for running, now in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+        if running is not None:
+            raw(running)[...] = (1 - momentum) * raw(running) + momentum * now
+    return y
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """input (N,C,…), each value over (k + alpha·mean of the squares of `size` neighbouring channels)^beta.
+
+    y[n,c,…] = x[n,c,…] / (k + alpha/size · Σ x[n,c′,…]²)^beta, c − ⌊size/2⌋ ≤ c′ < c + ⌈size/2⌉, zeros beyond the ends.
+
+    Args:
+        input: 3 or more axes, channels on axis 1, float32 or float64.
+        size: how many channels, the own one included.
+        alpha, beta, k: as above. The paper's alpha is not divided by size.
+
+    Raises:
+        ValueError: fewer than 3 axes or size below 1. TypeError: not a float tensor, or size no int.
+
+    Krizhevsky et al. 2012, "ImageNet classification with deep convolutional neural networks", §3.3.
+
+    >>> local_response_norm(Tensor([[[1.0], [1.0]]]), 2, alpha=2.0, beta=1.0)
+    Tensor([[[0.5       ],
+             [0.33333334]]], dtype=float32)
+    """
+    op = "local_response_norm"
+    x = tensor(op, "input", input)
+    floats(op, input=x)
+    if x.ndim < 3:
+        raise ValueError(f"{op}: input has {x.ndim} axes, shape {x.shape}; (N, C, …) with 3 or more is needed")
+    if x.size == 0:
+        return x
+    size = integer(op, "size", size, 1)
+    alpha, beta, k = (number(op, name, value) for name, value in (("alpha", alpha), ("beta", beta), ("k", k)))
+    n, c = x.shape[:2]
+    squares = reshape(x * x, n, 1, c, math.prod(x.shape[2:]))
+    padded = pad(squares, (0, 0, size // 2, (size - 1) // 2))
+    around = reshape(avg_pool2d(padded, (size, 1), stride=1), x.shape)
+    return x / (around * alpha + k) ** beta

@@ -1,10 +1,11 @@
 """Arrays in, arrays out; never sees a Tensor. Importing a module of this room registers its kernels."""
 
-from minifcn.kernels import conv_gemm, interpolate, loss, norm, pointwise, pool, reference
-from minifcn.kernels.registry import Kernel, algorithms, explain, kernel, run, using
+from minifcn.kernels import conv_gemm, interpolate, loss, norm, pointwise, pool, reference, unfold
+from minifcn.kernels.registry import Kernel, Unsupported, algorithms, explain, kernel, run, using
 
 __all__ = [
     "Kernel",
+    "Unsupported",
     "algorithms",
     "conv_gemm",
     "explain",
@@ -16,5 +17,6 @@ __all__ = [
     "pool",
     "reference",
     "run",
+    "unfold",
     "using",
 ]

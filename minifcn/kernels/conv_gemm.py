@@ -59,8 +59,9 @@ def _short(geom: ConvGeometry, tasks: int) -> bool:
 
 
 def _is_pointwise(geom: ConvGeometry) -> bool:
-    """A 1×1 filter at every pixel: the image is its own columns."""
-    return geom.w_hw == (1, 1) and geom.stride == (1, 1) and geom.padding == (0, 0)
+    """A 1×1 filter at every pixel: the image is its own columns. (A transposed convolution with output_padding reads
+    beyond the image, so that there are more scores than pixels.)"""
+    return geom.w_hw == (1, 1) and geom.stride == (1, 1) and geom.padding == (0, 0) and geom.x_hw == geom.y_hw
 
 
 def _columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:

@@ -1,11 +1,13 @@
-"""Interpolation as two small matrices: y = A·x·Bᵀ, where a row of A holds the factors of one output row.
+"""Interpolation along one axis after the other: an output row is a·(one input row) + b·(the next).
 
-So its adjoint, the gradient, is x = Aᵀ·y·B: the same matrices turned round.
+Two rows at most, gathered and weighted, so that a NaN or Inf reaches only the outputs beside it. The adjoint sends the
+same factors back; rows that share a source are neighbours, so they are added up in runs.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,25 +16,68 @@ from minifcn.geometry import ResizeGeometry
 from minifcn.kernels.registry import kernel
 
 
+class Taps(NamedTuple):
+    """Along one axis: outputs `at` are made of inputs `source`, times `factor`. Sources do not fall."""
+
+    at: Array
+    source: Array
+    factor: Array
+
+
 @functools.lru_cache(maxsize=64)
-def _matrix(geom: ResizeGeometry, axis: int, dtype: str) -> Array:
-    """(outputs, inputs) along one axis."""
-    matrix = np.zeros((geom.y_hw[axis], geom.x_hw[axis]), dtype)
+def _taps(geom: ResizeGeometry, axis: int) -> tuple[Taps, Taps]:
+    """The lower input of every output, and the upper one of those that have one."""
+    lower, upper = [], []
     for p in range(geom.y_hw[axis]):
-        for h, factor in geom.taps(axis, p):
-            matrix[p, h] += float(factor)
-    return matrix
+        (h, a), *rest = geom.taps(axis, p)
+        lower.append((p, h, float(a)))
+        upper += [(p, k, float(b)) for k, b in rest]
+    return _columns(lower), _columns(upper)
 
 
-@kernel("interpolate", backend="numpy", algorithm="matrix")
-def interpolate_matrix(x: Array, *, geom: ResizeGeometry) -> Array:
-    """y (N,C,P,Q) = A (P,H) @ x (N,C,H,W) @ Bᵀ (W,Q)."""
-    rows, columns = (_matrix(geom, axis, x.dtype.str) for axis in range(2))
-    return np.asarray(rows @ (x @ columns.T))
+def _columns(rows: list[tuple[int, int, float]]) -> Taps:
+    at, source, factor = zip(*rows, strict=True) if rows else ((), (), ())
+    return Taps(np.array(at, np.intp), np.array(source, np.intp), np.array(factor))
 
 
-@kernel("interpolate_adjoint", backend="numpy", algorithm="matrix")
-def interpolate_adjoint_matrix(y: Array, *, geom: ResizeGeometry) -> Array:
-    """x (N,C,H,W) = Aᵀ (H,P) @ y (N,C,P,Q) @ B (Q,W)."""
-    rows, columns = (_matrix(geom, axis, y.dtype.str) for axis in range(2))
-    return np.asarray(rows.T @ (y @ columns))
+def _shaped(factor: Array, axis: int, dtype: np.dtype[np.floating]) -> Array:
+    """Factors beside (N, C, H, W), along H (0) or W (1)."""
+    return factor.astype(dtype)[:, None] if axis == 0 else factor.astype(dtype)
+
+
+def _at(axis: int, rows: Array) -> Any:
+    return (..., rows, slice(None)) if axis == 0 else (..., rows)
+
+
+def _resize(x: Array, geom: ResizeGeometry, axis: int) -> Array:
+    lower, upper = _taps(geom, axis)
+    y: Array = x[_at(axis, lower.source)]
+    if geom.mode == "nearest":
+        return y
+    y *= _shaped(lower.factor, axis, x.dtype)
+    y[_at(axis, upper.at)] += x[_at(axis, upper.source)] * _shaped(upper.factor, axis, x.dtype)
+    return y
+
+
+def _resize_adjoint(y: Array, geom: ResizeGeometry, axis: int) -> Array:
+    shape = list(y.shape)
+    shape[2 + axis] = geom.x_hw[axis]
+    x = np.zeros(shape, y.dtype)
+    for taps in _taps(geom, axis):
+        if len(taps.at):
+            sources, starts = np.unique(taps.source, return_index=True)
+            weighted = y[_at(axis, taps.at)] * _shaped(taps.factor, axis, y.dtype)
+            x[_at(axis, sources)] += np.add.reduceat(weighted, starts, axis=2 + axis)
+    return x
+
+
+@kernel("interpolate", backend="numpy", algorithm="taps")
+def interpolate_taps(x: Array, *, geom: ResizeGeometry) -> Array:
+    """y (N,C,P,Q) from x (N,C,H,W)."""
+    return np.ascontiguousarray(_resize(_resize(x, geom, 0), geom, 1))
+
+
+@kernel("interpolate_adjoint", backend="numpy", algorithm="taps")
+def interpolate_adjoint_taps(y: Array, *, geom: ResizeGeometry) -> Array:
+    """x (N,C,H,W) from y (N,C,P,Q)."""
+    return _resize_adjoint(_resize_adjoint(y, geom, 1), geom, 0)

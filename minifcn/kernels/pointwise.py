@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minifcn.array import Array
@@ -17,11 +19,19 @@ def _flat(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1)
 
 
+def _each(work: Callable[[slice], object], size: int) -> None:
+    """work(chunk) for all elements; a single chunk goes without the pool, which costs more than a small tensor."""
+    if size <= CHUNK:
+        work(slice(0, size))
+    else:
+        parallel(work, runs(size, CHUNK))
+
+
 @kernel("relu", backend="numpy", algorithm="chunks")
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
     flat, y = _flat(x), np.empty(x.size, x.dtype)
-    parallel(lambda part: np.maximum(flat[part], 0, out=y[part]), runs(x.size, CHUNK))
+    _each(lambda part: np.maximum(flat[part], 0, out=y[part]), x.size)
     return y.reshape(x.shape)
 
 
@@ -29,7 +39,7 @@ def relu_chunks(x: Array) -> Array:
 def relu_grad_chunks(gy: Array, y: Array) -> Array:
     """gx = gy, but 0 where y ≤ 0; a NaN that came through the ReLU lets its gradient through."""
     flat_gy, flat_y, gx = _flat(gy), _flat(y), np.empty(gy.size, gy.dtype)
-    parallel(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), runs(gy.size, CHUNK))
+    _each(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), gy.size)
     return gx.reshape(gy.shape)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minifcn.array import Array
-from minifcn.geometry import PoolGeometry
+from minifcn.geometry import AdaptiveGeometry, PoolGeometry
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
 from minifcn.kernels.windows import tap as tap_slices
@@ -168,3 +168,24 @@ def _accumulate(
 
     parallel(work, _chunks(geom, x.itemsize))
     return x.reshape(geom.x_shape)
+
+
+@kernel("adaptive_avg_pool2d", backend="numpy", algorithm="spans")
+def adaptive_avg_pool2d_spans(x: Array, *, geom: AdaptiveGeometry) -> Array:
+    """y (N,C,P,Q): the mean of each window, added up in float64 (one window may be the whole image)."""
+    y = np.empty(geom.y_shape, x.dtype)
+    for p, rows in enumerate(geom.spans(0)):
+        for q, columns in enumerate(geom.spans(1)):
+            np.mean(x[:, :, slice(*rows), slice(*columns)], axis=(2, 3), dtype=np.float64, out=y[:, :, p, q])
+    return y
+
+
+@kernel("adaptive_avg_pool2d_adjoint", backend="numpy", algorithm="spans")
+def adaptive_avg_pool2d_adjoint_spans(y: Array, *, geom: AdaptiveGeometry) -> Array:
+    """x (N,C,H,W): every score over its window's size, spread over the window."""
+    x = np.zeros(geom.x_shape, y.dtype)
+    for p, rows in enumerate(geom.spans(0)):
+        for q, columns in enumerate(geom.spans(1)):
+            count = (rows[1] - rows[0]) * (columns[1] - columns[0])
+            x[:, :, slice(*rows), slice(*columns)] += y[:, :, p, q, None, None] * y.dtype.type(1 / count)
+    return x

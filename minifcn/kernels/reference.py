@@ -13,10 +13,11 @@ from itertools import product
 import numpy as np
 
 from minifcn.array import Array
-from minifcn.geometry import ConvGeometry, PoolGeometry, ResizeGeometry
+from minifcn.geometry import AdaptiveGeometry, ConvGeometry, PoolGeometry, ResizeGeometry
 from minifcn.kernels.registry import REFERENCE, kernel
 
-Term = tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[int, int, int, int]]
+Index = tuple[int, int, int, int]
+Term = tuple[Index, Index, Index]
 
 
 def _terms(geom: ConvGeometry) -> Iterator[Term]:
@@ -124,6 +125,59 @@ def avg_pool2d_adjoint_reference(y: Array, *, scale: Array, geom: PoolGeometry) 
     return x
 
 
+def _adaptive_terms(geom: AdaptiveGeometry) -> Iterator[tuple[Index, Index, float]]:
+    """The index pairs (of x, of y) with the factor between them, one over the window's size."""
+    rows, columns = geom.spans(0), geom.spans(1)
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        (top, bottom), (left, right) = rows[p], columns[q]
+        for h, v in product(range(top, bottom), range(left, right)):
+            yield (n, c, h, v), (n, c, p, q), 1 / ((bottom - top) * (right - left))
+
+
+@kernel("adaptive_avg_pool2d", backend="numpy", algorithm=REFERENCE)
+def adaptive_avg_pool2d_reference(x: Array, *, geom: AdaptiveGeometry) -> Array:
+    """y[n,c,p,q] = the mean of rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ and likewise columns."""
+    y = np.zeros(geom.y_shape, x.dtype)
+    for at_x, at_y, factor in _adaptive_terms(geom):
+        y[at_y] += x[at_x] * factor
+    return y
+
+
+@kernel("adaptive_avg_pool2d_adjoint", backend="numpy", algorithm=REFERENCE)
+def adaptive_avg_pool2d_adjoint_reference(y: Array, *, geom: AdaptiveGeometry) -> Array:
+    """The adjoint: x[n,c,h,v] = Σ of the scores that (h, v) is in, each over its window's size."""
+    x = np.zeros(geom.x_shape, y.dtype)
+    for at_x, at_y, factor in _adaptive_terms(geom):
+        x[at_x] += y[at_y] * factor
+    return x
+
+
+def _column_terms(geom: PoolGeometry) -> Iterator[tuple[Index, tuple[int, int, int]]]:
+    """The index pairs (of x, of cols) that name the same value: cols[n, c·I·J + i·J + j, p·Q + q] = x[n,c,h,v]."""
+    taps = geom.w_hw[0] * geom.w_hw[1]
+    for n, c, p, q in np.ndindex(*geom.y_shape):
+        for tap, h, v in _window(geom, p, q):
+            yield (n, c, h, v), (n, c * taps + tap, p * geom.y_hw[1] + q)
+
+
+@kernel("unfold", backend="numpy", algorithm=REFERENCE)
+def unfold_reference(x: Array, *, geom: PoolGeometry) -> Array:
+    """cols[n, c·I·J + i·J + j, p·Q + q] = x[n,c,h,v], 0 in the padding."""
+    cols = np.zeros(geom.columns_shape, x.dtype)
+    for at_x, at_cols in _column_terms(geom):
+        cols[at_cols] = x[at_x]
+    return cols
+
+
+@kernel("fold", backend="numpy", algorithm=REFERENCE)
+def fold_reference(cols: Array, *, geom: PoolGeometry) -> Array:
+    """The adjoint of unfold: x[n,c,h,v] = Σ of all cols that were read from there."""
+    x = np.zeros(geom.x_shape, cols.dtype)
+    for at_x, at_cols in _column_terms(geom):
+        x[at_x] += cols[at_cols]
+    return x
+
+
 @kernel("interpolate", backend="numpy", algorithm=REFERENCE)
 def interpolate_reference(x: Array, *, geom: ResizeGeometry) -> Array:
     """y[n,c,p,q] = Σ of the taps a·x[n,c,h,v] at row p, column q."""
@@ -177,19 +231,19 @@ def dropout_reference(x: Array, *, p: float, seed: int, offset: int, period: int
 
 @kernel("batch_norm", backend="numpy", algorithm=REFERENCE)
 def batch_norm_reference(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
-    """y = (x − mean)/√(var + eps)·γ + β per channel, and mean and (biased) var, over n, h and v.
+    """y = (x − mean)/√(var + eps)·γ + β per channel, and mean and (biased) var, over n, h and v, in float64.
 
     Ioffe & Szegedy 2015, algorithm 1.
     """
     n, channels, height, width = x.shape
-    mean, var = np.zeros((2, channels), x.dtype)
+    mean, var = np.zeros((2, channels))
     y = np.zeros_like(x)
     for c in range(channels):
         at = [(k, c, h, v) for k, h, v in np.ndindex(n, height, width)]
         mean[c] = math.fsum(x[e] for e in at) / len(at)
-        var[c] = math.fsum((x[e] - mean[c]) ** 2 for e in at) / len(at)
+        var[c] = math.fsum((float(x[e]) - mean[c]) ** 2 for e in at) / len(at)
         for e in at:
-            y[e] = (x[e] - mean[c]) / math.sqrt(var[c] + eps) * gamma[c] + beta[c]
+            y[e] = (float(x[e]) - mean[c]) / math.sqrt(var[c] + eps) * gamma[c] + beta[c]
     return y, mean, var
 
 
@@ -204,7 +258,7 @@ def batch_norm_grad_reference(
     for c in range(channels):
         at = [(k, c, h, v) for k, h, v in np.ndindex(n, height, width)]
         sigma = math.sqrt(var[c] + eps)
-        normal = {e: (x[e] - mean[c]) / sigma for e in at}
+        normal = {e: (float(x[e]) - mean[c]) / sigma for e in at}
         gbeta[c] = math.fsum(gy[e] for e in at)
         ggamma[c] = math.fsum(gy[e] * normal[e] for e in at)
         for e in at:

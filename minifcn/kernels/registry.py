@@ -21,6 +21,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 REFERENCE = "reference"
 
 
+class Unsupported(ValueError):
+    """An algorithm that was asked for by name does not support the geometry."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One registered function: arrays in, arrays out."""
@@ -70,7 +74,7 @@ def _choose(op: str, backend: str, params: dict[str, Any]) -> Kernel:
         if wanted not in candidates:
             raise ValueError(f"{op}: no algorithm {wanted!r} for {backend}; there are {sorted(candidates)}")
         if candidates[wanted].refuses(params):
-            raise ValueError(
+            raise Unsupported(
                 f"{op}: algorithm {wanted!r} does not support {params}; it needs {candidates[wanted].limits}"
             )
         return candidates[wanted]

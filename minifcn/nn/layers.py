@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 
 import minifcn.functional as F
 from minifcn.autograd import Tensor
+from minifcn.functional._checks import choice, integer, optional, probability, tensor
 from minifcn.geometry import CoordMap, Pair, pair
 from minifcn.nn import init
 from minifcn.nn.module import Module, Parameter
@@ -27,17 +29,24 @@ class _Conv(Module):
         dilation: int | Pair,
         groups: int,
         bias: bool,
-        weight_channels: Pair,
+        transposed: bool,
     ) -> None:
         super().__init__()
         op = type(self).__name__
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        self.in_channels = integer(op, "in_channels", in_channels, 1)
+        self.out_channels = integer(op, "out_channels", out_channels, 1)
+        self.groups = integer(op, "groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(f"{op}: groups={groups} does not divide {in_channels} and {out_channels} channels")
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(kernel_size, op, "kernel_size", 1)
         self.stride, self.dilation = pair(stride, op, "stride", 1), pair(dilation, op, "dilation", 1)
         self.padding = padding if isinstance(padding, str) else pair(padding, op, "padding", 0)
-        shape = (*weight_channels, *self.kernel_size)
+        if isinstance(padding, str):
+            choice(op, "padding", padding, ("same", "valid"))
+            if padding == "same" and self.stride != (1, 1):
+                raise ValueError(f'{op}: padding is "same" with stride {self.stride}; it needs stride 1')
+        first, second = (self.in_channels, self.out_channels) if transposed else (self.out_channels, self.in_channels)
+        shape = (first, second // self.groups, *self.kernel_size)
         bound = 1 / math.sqrt(max(init.fans(shape)[0], 1))
         self.weight = Parameter(init.uniform(shape, bound))
         self.register_parameter("bias", Parameter(init.uniform((out_channels,), bound)) if bias else None)
@@ -63,8 +72,7 @@ class Conv2d(_Conv):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        channels = (out_channels, in_channels // max(groups, 1))
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, channels)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, False)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N,C,H,W) → (N,O,P,Q)."""
@@ -97,11 +105,10 @@ class ConvTranspose2d(_Conv):
         bias: bool = True,
         dilation: int | Pair = 1,
     ) -> None:
-        channels = (in_channels, out_channels // max(groups, 1))
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, channels)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, True)
         self.output_padding = pair(output_padding, "ConvTranspose2d", "output_padding", 0)
 
-    def forward(self, input: Tensor, output_size: Pair | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(N,C_in,P,Q) → (N,C_out,H,W); output_size asks for one of the possible (H,W)."""
         return F.conv_transpose2d(
             input,
@@ -151,6 +158,22 @@ class MaxPool2d(Module):
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
         )
+
+
+class MaxUnpool2d(Module):
+    """F.max_unpool2d: each value back to where MaxPool2d(…, return_indices=True) took it from."""
+
+    def __init__(self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding = padding
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(N,C,P,Q) and the indices → (N,C,H,W); output_size asks for one of the possible (H,W)."""
+        return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AvgPool2d(Module):
@@ -207,6 +230,7 @@ class BatchNorm2d(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
+        num_features = integer("BatchNorm2d", "num_features", num_features, 0)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         ones, zeros = (f(num_features, np.float32) for f in (np.ones, np.zeros))
         self.register_parameter("weight", Parameter(ones) if affine else None)
@@ -218,7 +242,7 @@ class BatchNorm2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N,C,H,W) → the same shape. momentum=None averages over all batches seen."""
-        if input.ndim != 4:
+        if tensor("BatchNorm2d", "input", input).ndim != 4:
             raise ValueError(f"BatchNorm2d: input has {input.ndim} axes, shape {input.shape}; (N, C, H, W) is needed")
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
@@ -240,12 +264,28 @@ class BatchNorm2d(Module):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
+class LocalResponseNorm(Module):
+    """F.local_response_norm."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N,C,…) → the same shape."""
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
 class Linear(Module):
     """F.linear with weight (O, C) and bias (O,)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = integer("Linear", "in_features", in_features, 0)
+        self.out_features = integer("Linear", "out_features", out_features, 0)
         bound = 1 / math.sqrt(max(in_features, 1))
         self.weight = Parameter(init.uniform((out_features, in_features), bound))
         self.register_parameter("bias", Parameter(init.uniform((out_features,), bound)) if bias else None)
@@ -277,6 +317,113 @@ class Sigmoid(Module):
         return F.sigmoid(input)
 
 
+class Softmax(Module):
+    """F.softmax along dim. PyTorch guesses a dim that is not given; here it must be."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape that has the axis dim."""
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """F.log_softmax along dim."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape that has the axis dim."""
+        return F.log_softmax(input, self.dim)
+
+
+class Flatten(Module):
+    """Axes start_dim … end_dim as one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, …) → (N, all the rest), by default."""
+        return tensor("Flatten", "input", input).flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class ZeroPad2d(Module):
+    """F.pad with zeros: one count for all sides, or (left, right, top, bottom); negative counts crop."""
+
+    def __init__(self, padding: int | tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.padding = tuple(padding) if isinstance(padding, tuple | list) else (padding,) * 4
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…,H,W) → (…, H + top + bottom, W + left + right)."""
+        return F.pad(input, self.padding)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class PixelShuffle(Module):
+    """F.pixel_shuffle."""
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, C·r², H, W) → (…, C, H·r, W·r)."""
+        return F.pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class Unfold(Module):
+    """F.unfold: the windows of an image as columns."""
+
+    def __init__(
+        self, kernel_size: int | Pair, dilation: int | Pair = 1, padding: int | Pair = 0, stride: int | Pair = 1
+    ) -> None:
+        super().__init__()
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N,C,H,W) → (N, C·I·J, P·Q)."""
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
+
+
+class Fold(Unfold):
+    """F.fold: columns added up to an image."""
+
+    def __init__(
+        self,
+        output_size: int | Pair,
+        kernel_size: int | Pair,
+        dilation: int | Pair = 1,
+        padding: int | Pair = 0,
+        stride: int | Pair = 1,
+    ) -> None:
+        super().__init__(kernel_size, dilation, padding, stride)
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C·I·J, P·Q) → (N,C,H,W)."""
+        return F.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"{self.output_size}, {super().extra_repr()}"
+
+
 class Identity(Module):
     """The input itself."""
 
@@ -290,7 +437,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        self.p = p
+        self.p = probability(type(self).__name__, p)
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape."""
@@ -313,12 +460,20 @@ class CrossEntropyLoss(Module):
 
     def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", optional(type(self).__name__, "weight", weight))
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Logits (N,C,…) and labels (N,…) → the loss."""
         return F.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction)
+
+
+class NLLLoss(CrossEntropyLoss):
+    """F.nll_loss."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Log-probabilities (N,C,…) and labels (N,…) → the loss."""
+        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
 
 
 class Upsample(Module):

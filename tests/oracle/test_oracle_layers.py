@@ -31,6 +31,16 @@ LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("BatchNorm2d", (4,), {"momentum": None}, SHAPE),
     ("BatchNorm2d", (4,), {"affine": False}, SHAPE),
     ("BatchNorm2d", (4,), {"track_running_stats": False}, SHAPE),
+    ("LocalResponseNorm", (3, 0.5), {"k": 2.0}, SHAPE),
+    ("Softmax", (1,), {}, SHAPE),
+    ("LogSoftmax", (), {"dim": -1}, SHAPE),
+    ("Flatten", (), {}, SHAPE),
+    ("Flatten", (2, 3), {}, SHAPE),
+    ("Unfold", ((3, 2), 1, 1, 2), {}, SHAPE),
+    ("Fold", ((4, 5), 2), {"padding": 1}, (2, 8, 30)),
+    ("PixelShuffle", (2,), {}, SHAPE),
+    ("ZeroPad2d", (1,), {}, SHAPE),
+    ("ZeroPad2d", ((1, 2, -1, 0),), {}, SHAPE),
     ("ReLU", (), {}, SHAPE),
     ("Sigmoid", (), {}, SHAPE),
     ("Identity", (), {}, SHAPE),
@@ -117,6 +127,24 @@ def test_cross_entropy_loss() -> None:
     compare(f, SHAPE, target, weight)
     state = nn.CrossEntropyLoss(mf.Tensor(weight.values)).state_dict()
     assert list(state) == list(torch.nn.CrossEntropyLoss(torch.tensor(weight.values)).state_dict()) == ["weight"]
+
+
+def test_nll_loss() -> None:
+    target = np.random.default_rng(0).integers(0, 4, (2, 7, 6))
+
+    def f(F: Any, x: Any, t: Any) -> Any:
+        n = nn if isinstance(x, mf.Tensor) else torch.nn
+        return n.NLLLoss(ignore_index=1, reduction="mean")(n.LogSoftmax(1)(x), t)
+
+    compare(f, SHAPE, target)
+
+
+def test_max_unpool() -> None:
+    def f(F: Any, x: Any) -> Any:
+        n = nn if isinstance(x, mf.Tensor) else torch.nn
+        return n.MaxUnpool2d(2)(*n.MaxPool2d(2, return_indices=True)(x), output_size=(7, 6))
+
+    compare(f, SHAPE)
 
 
 def test_containers_name_their_parts_as_pytorch_does() -> None:
