@@ -56,6 +56,7 @@ class _Mode(threading.local):
 
 _mode = _Mode()
 _numbers = itertools.count()
+_accumulating = threading.Lock()
 
 
 def is_grad_enabled() -> bool:
@@ -122,11 +123,22 @@ class Tensor(_Methods):
             self._version = array._version
             array = array._array
         elif not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
-            numbers = not hasattr(array, "dtype")
-            array = np.asarray(array)
+            given, numbers = array, not hasattr(array, "dtype")
+            try:
+                array = np.asarray(array)
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"Tensor: no array can be made of what was given: {error}") from None
+            if array.dtype.kind not in "biufc":
+                raise TypeError(f"Tensor: {type(given).__name__} became dtype {array.dtype}; numbers are needed")
             if numbers and array.dtype == np.float64:  # Python numbers have no precision of their own
                 array = array.astype(np.float32)
+        if isinstance(array, np.ndarray) and type(array) is not np.ndarray:
+            if hasattr(array, "mask"):
+                raise TypeError("Tensor: a masked array was given; one without a mask, such as x.filled(0), is needed")
+            array = np.asarray(array)  # a matrix has a product of its own
         self._array: Array = array  # type: ignore[assignment]
+        if requires_grad is not True and requires_grad is not False:
+            raise TypeError(f"Tensor: requires_grad is {requires_grad!r:.40}; True or False is needed")
         if requires_grad and self._array.dtype not in FLOATS:
             raise TypeError(f"Tensor: requires_grad with dtype {self.dtype}; float32 or float64 is needed")
         self.requires_grad = requires_grad
@@ -142,12 +154,16 @@ class Tensor(_Methods):
 
     @data.setter
     def data(self, array: Array) -> None:
+        if not is_array(array):
+            raise TypeError(f"Tensor.data: a {type(array).__name__} was assigned; an array is needed")
         if array.shape != self.shape:
             raise ValueError(f"Tensor.data: a value of shape {array.shape} for {self.shape}; the shapes must be equal")
         if self.requires_grad and array.dtype not in FLOATS:
             raise TypeError(f"Tensor.data: dtype {array.dtype} for a tensor that requires gradients; a float is needed")
-        self._array = array
-        self._version[0] += 1
+        if array is self._array:  # t.data -= …: changed in place, for all who share it
+            self._version[0] += 1
+        else:  # another array: whoever shared the old one still has it
+            self._array, self._version = array, [self._version[0] + 1]
 
     @contextmanager
     def writing(self) -> Iterator[Array]:
@@ -199,7 +215,10 @@ class Tensor(_Methods):
     def __dlpack__(self, **options: Any) -> Any:
         """The memory itself, for another library's from_dlpack (torch.from_dlpack(t), cupy.from_dlpack(t)); no copy.
 
-        Raises BufferError for a tensor that requires gradients (detach it), as changes would go unnoticed.
+        A result's memory is exported as read-only, which PyTorch does not heed: what it writes there, a graph that
+        still needs the old values does not notice.
+
+        Raises BufferError for a tensor that requires gradients; use detach().
         """
         if self.requires_grad:
             raise BufferError(
@@ -227,6 +246,10 @@ class Tensor(_Methods):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[k] for k in range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        """Whether an element equals the value."""
+        return bool((self == Tensor(value)).data.any())  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -272,12 +295,14 @@ class Tensor(_Methods):
         given = {id(cotangent._array)}
         for leaf, g in _walk([self], [cotangent], None, create_graph, retain):
             assert isinstance(leaf, Tensor)
-            if leaf.grad is not None:
-                g = _add(leaf.grad, g, create_graph)
-            if not create_graph:  # an array of its own, which may be clipped or scaled in place
-                g = Tensor(own(g._array, shared=id(g._array) in given))
-                given.add(id(g._array))
-            leaf.grad = g
+            _check_shape("backward", leaf, g)
+            with _accumulating:  # another thread may be adding to the same leaf
+                if leaf.grad is not None:
+                    g = _add(leaf.grad, g, create_graph)
+                if not create_graph:  # an array of its own, which may be clipped or scaled in place
+                    g = Tensor(own(g._array, shared=id(g._array) in given))
+                    given.add(id(g._array))
+                leaf.grad = g
 
 
 class Node:
@@ -329,8 +354,9 @@ class Node:
         return values
 
     def free(self) -> None:
-        """Drop everything that the graph kept alive."""
-        self.saved, self.versions, self.output, self.extras, self.params, self.sources = [], [], None, (), {}, []
+        """Drop the values that the graph kept alive. Its shape stays: who walks it again must be told, and who only
+        passes by must not."""
+        self.saved, self.versions, self.output, self.extras, self.params = [], [], None, (), {}
         self.freed = True
 
 
@@ -347,7 +373,18 @@ PRIMITIVES: dict[str, Primitive] = {}
 
 
 class Primitive:
-    """A differentiable operation.
+    """A differentiable operation: how an array is computed, and by `defvjp` how cotangents go back.
+
+    A VJP takes the cotangent of the output, and then *by name* what it needs: arguments, the output, keyword
+    parameters. It is written in operations on Tensors, so that its result is differentiable too.
+
+    >>> cube = Primitive("cube(x) -> y", lambda x: x**3)
+    >>> cube.defvjp(lambda gy, x: gy * 3 * x * x)
+    >>> x = Tensor([2.0], requires_grad=True)
+    >>> cube(x).backward()
+    >>> x.grad
+    Tensor([12.], dtype=float32)
+    >>> del PRIMITIVES["cube"]
 
     Args:
         signature: "name(args) -> output", e.g. "conv2d(x, w) -> y". After the output, further results may be named that
@@ -393,7 +430,11 @@ class Primitive:
 
     def __call__(self, *args: Tensor, **params: Any) -> Tensor:
         """The output for these arguments and keyword parameters, recorded if one of the arguments needs gradients."""
-        arrays = [a._array for a in args]
+        try:
+            arrays = [a._array for a in args]
+        except AttributeError:
+            given = ", ".join(type(a).__name__ for a in args)
+            raise TypeError(f"{self.name}: arguments are {given}; Tensors are needed") from None
         result = self._compute(arrays, params)
         if self.extras:
             return self._record(args, arrays, result[0], result[1:], params)
@@ -420,9 +461,10 @@ class Primitive:
             if array is a:  # the argument itself came back; freezing it would freeze the caller's array
                 array = array.view()
         if debugging.is_debugging():
-            debugging.inspect_result(self.name, self.args, arrays, array)
+            debugging.inspect_result(self.name, self.args, arrays, params, array)
         y = _result(array)
-        if self.view and y._array.base is not None:  # indexing and reshape copy where they must
+        # indexing and reshape copy where they must
+        if self.view and y._array.base is not None and module_of(array).may_share_memory(y._array, arrays[0]):
             y._version = args[0]._version
         if is_grad_enabled():
             needs = tuple([a.requires_grad for a in args])  # a list first: twice as fast as from a generator
@@ -438,12 +480,20 @@ class Primitive:
                 cotangents = self._cotangents(node, gy, wanted)
                 for g in cotangents:
                     if g is not None:  # a VJP of the user's need not consist of primitives
-                        debugging.inspect_result("its VJP", ("gy",), (gy._array,), g._array)
+                        debugging.inspect_result("its VJP", ("gy",), (gy._array,), {}, g._array)
                 return cotangents
         return self._cotangents(node, gy, wanted)
 
     def _cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> Sequence[Tensor | None]:
         values = node.values()
+        unknown = [
+            name for names, w in zip(self._names, wanted, strict=True) if w for name in names if name not in values
+        ]
+        if unknown:
+            raise TypeError(
+                f"{self.name}: its VJP names {unknown[0]!r}; arguments ({', '.join(self.args)}), the result "
+                f"({self.output}) and keyword parameters can be named"
+            )
         if self._joint is not None:
             every = self._joint(gy, *[values[name] for name in self._names[0]])
             return [g if w else None for g, w in zip(every, wanted, strict=True)]
@@ -506,8 +556,7 @@ def grad(
     >>> first.item(), second.item()
     (27.0, 18.0)
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs, inputs = _tensors("outputs", outputs), _tensors("inputs", inputs)
     given: list[Any]
     if isinstance(grad_outputs, list | tuple):
         given = list(grad_outputs)
@@ -531,8 +580,27 @@ def grad(
                     f"grad: no output depends on input {k}, shape {x.shape}; allow_unused=True gives zeros for it"
                 )
             g = Tensor(module_of(x._array).zeros_like(x._array))
+        _check_shape("grad", x, g)
         result.append(g)
     return tuple(result)
+
+
+def _check_shape(op: str, x: Tensor, g: Tensor) -> None:
+    if g.shape != x.shape:
+        raise RuntimeError(
+            f"{op}: the gradient of a tensor of shape {x.shape} came out as {g.shape}; the VJP of an operation that "
+            f"used it returns a wrong shape"
+        )
+
+
+def _tensors(name: str, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    tensors = [given] if isinstance(given, Tensor) else list(given) if isinstance(given, Sequence) else [given]
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"grad: {name} holds a {type(t).__name__}; a Tensor or several are needed")
+    if not tensors:
+        raise ValueError(f"grad: no {name}; at least one Tensor is needed")
+    return tensors
 
 
 def _cotangent(op: str, y: Tensor, gradient: Any) -> Tensor:
@@ -557,7 +625,7 @@ def _cotangent(op: str, y: Tensor, gradient: Any) -> Tensor:
 
 
 def _add(a: Tensor, b: Tensor, create_graph: bool) -> Tensor:
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), np.errstate(all="ignore"):
         return a + b
 
 
@@ -579,8 +647,6 @@ def _walk(
         node = stack.pop()
         if isinstance(node, Node) and id(node) not in found and node.number >= first:
             found[id(node)] = node
-            if node.freed:
-                node.values()  # raises, and says why
             stack.extend(node.sources)
     nodes = sorted(found.values(), key=lambda node: node.number)
     found.clear()
@@ -599,7 +665,7 @@ def _walk(
         before = pending.get(id(source))
         pending[id(source)] = (source, g if before is None else before[1] + g)
 
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), np.errstate(all="ignore"):  # ∞ and NaN are results (see functional's quiet)
         for y, g in zip(outputs, cotangents, strict=True):
             send(y._node or y, g)
         cotangents.clear()

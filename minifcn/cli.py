@@ -351,7 +351,9 @@ def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", metavar="OP|MODEL|all", nargs="?", help="what to check; without one, all names are listed"
     )
-    parser.add_argument("--order", type=int, choices=(1, 2), default=2, help="2: the gradient's gradient as well (2)")
+    parser.add_argument(
+        "--order", type=_positive, default=2, metavar="N", help="2: the gradient's gradient as well, and so on (2)"
+    )
     parser.add_argument(
         "--dtype", choices=("float64", "float32"), default="float64", help="in which gradients are computed (float64)"
     )

@@ -11,28 +11,45 @@ the place that it was called from, so that an error in backward names the line o
 from __future__ import annotations
 
 import linecache
+import math
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ContextDecorator, contextmanager
 from types import FrameType
 from typing import Any, Self
 
+import numpy as np
+
 from minifcn.array import FLOATS, Array, module_of
 
-_enabled = False
+_lock = threading.Lock()
+_calls: list[debug] = []  # those that are not used as a context: the latest holds, for all threads
+_everywhere = False  # what it says
 
 
-class debug:
+class _Here(threading.local):
+    """What a context has set for its thread; None: as everywhere."""
+
+    enabled: bool | None = None
+
+
+_here = _Here()
+
+
+class debug(ContextDecorator):
     """Check every operation's result for NaN and Inf, from now on or within the block.
 
-    `mf.debug(True)` switches the checks on and `mf.debug(False)` off, for all threads; as a context manager it restores
-    what was before. An error is raised where an operation makes a NaN or Inf out of finite arguments or a NaN out of
-    infinite ones, and where it is given a NaN that no operation has made, such as one in the data. Infinities that were
-    put into a tensor on purpose may pass through. Every result is read once more, so expect a slower step.
+    `mf.debug(True)` switches the checks on and `mf.debug(False)` off, for all threads; as a context manager, or as a
+    decorator of a function, it holds for its own thread until the block ends. An error is raised where an operation
+    makes a NaN or Inf out of finite arguments or a NaN out of infinite ones, and where it is given a NaN that no
+    operation has made, such as one in the data. Infinities that were put into a tensor on purpose may pass through.
+    Every result is read once more, so expect a slower step.
 
     Raises:
         FloatingPointError: within, by the operation, with its name, the line that called it and what it was given.
+        TypeError: enabled is not True or False.
 
     >>> import minifcn as mf
     >>> x = mf.Tensor([1.0, 0.0])
@@ -43,29 +60,54 @@ class debug:
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        global _enabled
         if not isinstance(enabled, bool):
             raise TypeError(f"debug: enabled is {enabled!r}; True or False is needed")
-        self.before, _enabled = _enabled, enabled
+        self.enabled = enabled
+        self.before: list[bool | None] = []
+        with _lock:
+            _calls.append(self)
+            _update()
+
+    def _not_for_all(self) -> None:
+        """It was a context, or a decorator, and not a call for everybody."""
+        with _lock:
+            if self in _calls:
+                _calls.remove(self)
+                _update()
+
+    def __call__(self, function: Any) -> Any:
+        self._not_for_all()
+        return super().__call__(function)
 
     def __enter__(self) -> Self:
+        self._not_for_all()
+        self.before.append(_here.enabled)
+        _here.enabled = self.enabled
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _enabled
-        _enabled = self.before
+        _here.enabled = self.before.pop()
+
+
+def _update() -> None:
+    global _everywhere
+    _everywhere = _calls[-1].enabled if _calls else False
 
 
 def is_debugging() -> bool:
-    """Whether debug mode is on."""
-    return _enabled
+    """Whether debug mode is on, on this thread."""
+    return _everywhere if _here.enabled is None else _here.enabled
 
 
-def inspect_result(op: str, names: Sequence[str], arrays: Sequence[Array], result: Array) -> None:
+def inspect_result(
+    op: str, names: Sequence[str], arrays: Sequence[Array], params: Mapping[str, Any], result: Array
+) -> None:
     """Raise FloatingPointError if this call made a NaN or Inf, or was given a NaN (see `debug`)."""
     given = {name: a for name, a in zip(names, arrays, strict=True) if a.dtype in FLOATS}
     for name, a in given.items():
         broken, _ = _count(a)
+        if broken and a.ndim == 0:  # such as the one over the count of nothing, or a number that the user wrote
+            raise FloatingPointError(f"{_function(op)}: the result is NaN, as a constant that went in, at {place()}")
         if broken:  # an operation would have raised when it made them
             raise FloatingPointError(
                 f"{_function(op)}: argument {name}, shape {a.shape}, holds {broken} NaN already, at {place()}; no "
@@ -74,11 +116,12 @@ def inspect_result(op: str, names: Sequence[str], arrays: Sequence[Array], resul
     if result.dtype not in FLOATS:
         return
     nans, infinities = _count(result)
-    from_infinite = any(_count(a)[1] for a in given.values())
-    if nans or (infinities and not from_infinite):
+    infinite = any(isinstance(p, float) and math.isinf(p) for p in params.values())
+    infinite = infinite or any(_count(a)[1] for a in given.values())
+    if nans or (infinities and not infinite):
         made = " and ".join(f"{n} {what}" for n, what in ((nans, "NaN"), (infinities, "Inf")) if n)
         raise FloatingPointError(
-            f"{_function(op)}: made {made} out of {'infinite' if from_infinite else 'finite'} arguments at {place()}; "
+            f"{_function(op)}: made {made} out of {'infinite' if infinite else 'finite'} arguments at {place()}; "
             f"{', '.join(_describe(name, a) for name, a in given.items())}"
         )
 
@@ -96,17 +139,20 @@ def backward_of(op: str, called_at: str | None) -> Iterator[None]:
 def place() -> str:
     """The innermost line that is not minifcn's own, and the layer of the network, if any, that is at work in it."""
     frame: FrameType | None = sys._getframe(1)
-    layers: list[Any] = []
-    while frame is not None and _is_ours(frame):
-        owner = frame.f_locals.get("self")
-        if frame.f_code.co_name == "forward" and hasattr(owner, "named_modules"):
+    caller: FrameType | None = None
+    layers: list[Any] = []  # inside out
+    while frame is not None:
+        if caller is None and not _is_ours(frame):
+            caller = frame
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
+        if owner is not None and hasattr(owner, "named_modules"):
             layers.append(owner)
         frame = frame.f_back
-    if frame is None:
+    if caller is None:
         return "a line of minifcn"
-    code = frame.f_code
-    line = textwrap.shorten(linecache.getline(code.co_filename, frame.f_lineno), 100, placeholder=" …")
-    said = f"{code.co_filename}:{frame.f_lineno} in {code.co_name}" + (f": `{line}`" if line else "")
+    code = caller.f_code
+    line = textwrap.shorten(linecache.getline(code.co_filename, caller.f_lineno), 100, placeholder=" …")
+    said = f"{code.co_filename}:{caller.f_lineno} in {code.co_name}" + (f": `{line}`" if line else "")
     if layers:
         innermost, outermost = layers[0], layers[-1]
         path = next((name for name, m in outermost.named_modules() if m is innermost), "")
@@ -142,5 +188,6 @@ def _count(a: Array) -> tuple[int, int]:
 
 def _describe(name: str, a: Array) -> str:
     """Name, shape and range of an argument."""
-    span = f" from {float(a.min()):.6g} to {float(a.max()):.6g}" if a.size else ""
+    with np.errstate(all="ignore"):
+        span = f" from {float(a.min()):.6g} to {float(a.max()):.6g}" if a.size else ""
     return f"{name} {tuple(a.shape)}{span}"

@@ -27,6 +27,7 @@ from typing import Self
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
 AXES = ("height", "width")
+LARGEST_SIZE = 2**40  # of an axis, a stride or a kernel: far beyond any memory, and far from where products overflow
 
 
 def pair(value: int | tuple[int, ...] | list[int], op: str, name: str, minimum: int) -> Pair:
@@ -38,7 +39,7 @@ def pair(value: int | tuple[int, ...] | list[int], op: str, name: str, minimum: 
     ((3, 3), (2, 1))
     """
     values = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if not all(hasattr(v, "__index__") and not isinstance(v, bool) for v in values):
+    if not all(hasattr(v, "__index__") and not isinstance(v, bool) and getattr(v, "shape", ()) == () for v in values):
         raise TypeError(f"{op}: {name} is {value!r}; an int or a pair of ints is needed")
     if len(values) == 1:
         values *= 2
@@ -49,6 +50,8 @@ def pair(value: int | tuple[int, ...] | list[int], op: str, name: str, minimum: 
     a, b = (v.__index__() for v in values)
     if min(a, b) < minimum:
         raise ValueError(f"{op}: {name} is {value!r}; at least {minimum} is needed")
+    if max(a, b) > LARGEST_SIZE:
+        raise ValueError(f"{op}: {name} is {value!r}; at most {LARGEST_SIZE} is possible")
     return a, b
 
 

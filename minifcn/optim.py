@@ -31,6 +31,8 @@ class Optimizer:
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: dict[str, Any]) -> None:
+        if not isinstance(params, Iterable) or isinstance(params, Tensor | Mapping):
+            raise TypeError(f"{type(self).__name__}: params is a {type(params).__name__}; model.parameters() is needed")
         listed = list(params)
         groups: list[Group] = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]  # type: ignore[assignment]
         self.param_groups: list[Group] = []
@@ -38,12 +40,17 @@ class Optimizer:
             full: Group = {**defaults, **group, "params": list(group["params"])}
             full.setdefault("initial_lr", full["lr"])
             for name in ("lr", "weight_decay", "momentum", "eps"):
+                if name in full and not isinstance(full[name], int | float | np.integer | np.floating):
+                    raise TypeError(f"{type(self).__name__}: {name} is {full[name]!r:.40}; a number is needed")
                 if name in full and not 0 <= full[name] < math.inf:
                     raise ValueError(f"{type(self).__name__}: {name} is {full[name]}; a number from 0 on is needed")
             if not all(0 <= beta < 1 for beta in full.get("betas", ())):
                 raise ValueError(f"{type(self).__name__}: betas are {full['betas']}; 0 or more and below 1 is needed")
             self.param_groups.append(full)
         every = [p for g in self.param_groups for p in g["params"]]
+        for p in every:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{type(self).__name__}: a parameter is a {type(p).__name__}; Tensors are needed")
         if not every:
             raise ValueError(f"{type(self).__name__}: no parameters; at least one is needed")
         if len({id(p) for p in every}) < len(every):

@@ -1,6 +1,7 @@
 """No test may leave a global setting changed behind it."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -20,6 +21,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many random geometries were compared."""
     if COUNTS:
         terminalreporter.section("random geometries")
+        if find_spec("torch") is None:
+            terminalreporter.write_line("PyTorch is not installed: compared with the definitions in index loops only")
         for what, count in sorted(COUNTS.items()):
             terminalreporter.write_line(f"{what}: {count:,}")
 

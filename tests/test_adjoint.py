@@ -47,14 +47,13 @@ def test_convolution_and_transposed_convolution(stride: Any, padding: Any, dilat
             ]
             if min(x_hw) < 1:  # the padding would crop everything away
                 continue
-            error = check_adjoint(
+            check_adjoint(
                 lambda x, w=w: F.conv2d(x, w, None, stride, padding, dilation, groups),
                 lambda y, w=w, e=extra: F.conv_transpose2d(y, w, None, stride, padding, e, groups, dilation),
                 (2, 4, *x_hw),
                 (2, 4, *scores),
                 tolerance=1e-12,
             )
-            assert error <= 1e-12
             count += 1
     assert count >= 3 * strides[0] * strides[1]  # the larger of the scores always fit
 
@@ -126,7 +125,7 @@ def check_by_gradient(f: Callable[[Tensor], Tensor], x_shape: Shape) -> None:
 
     y_shape = f(Tensor(np.zeros(x_shape))).shape
     adjoint = lambda y: _recording(lambda: back(y))  # noqa: E731
-    assert check_adjoint(f, adjoint, x_shape, y_shape) <= 1e-12
+    check_adjoint(f, adjoint, x_shape, y_shape)
 
 
 def _recording(work: Callable[[], Tensor]) -> Tensor:

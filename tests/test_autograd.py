@@ -4,6 +4,7 @@ import gc
 import threading
 import tracemalloc
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -407,3 +408,99 @@ def test_a_tensor_of_a_tensor_shares_its_changes() -> None:
         array += 1
     with pytest.raises(RuntimeError, match="was changed in place"):
         y.backward()
+
+
+def test_a_freed_branch_beside_the_way_is_no_hindrance() -> None:
+    x, w = leaf(3.0), leaf(2.0)
+    h = x * x
+    h.sum().backward()
+    (g,) = mf.grad((h + w * w).sum(), [w])
+    assert g.item() == 4
+    with pytest.raises(RuntimeError, match="was freed by an earlier backward"):
+        mf.grad((h + w * w).sum(), [x])
+    with pytest.raises(RuntimeError, match="was freed by an earlier backward"):
+        (h + w * w).sum().backward()
+
+
+def test_a_copy_by_an_array_index_does_not_share_changes() -> None:
+    w = Tensor(np.ones((2, 3)), requires_grad=True)
+    y = w[:, [0, 1]]
+    z = (y * y).sum()
+    with w.writing() as array:
+        array -= 1
+    z.backward()  # y is a copy: it is as it was
+    assert w.grad.data.tolist() == [[2, 2, 0], [2, 2, 0]]
+
+
+def test_a_detached_tensor_with_another_array_leaves_the_first_alone() -> None:
+    w = Tensor(np.ones(2), requires_grad=True)
+    y = (w * w).sum()
+    d = w.detach()
+    d.data = np.zeros(2)
+    y.backward()
+    assert w.grad.data.tolist() == [2, 2]
+    y = (w * w).sum()
+    w.detach().data -= 1  # in place, in w's memory
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        y.backward()
+
+
+def test_threads_add_their_gradients_to_one_leaf() -> None:
+    w = Tensor(np.zeros(1), requires_grad=True)
+
+    def work() -> None:
+        for _ in range(300):
+            (w * 1.0).sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert w.grad.item() == 1200
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: Tensor(None), TypeError, "Tensor: NoneType became dtype object; numbers are needed"),
+        (lambda: Tensor(["a"]), TypeError, "numbers are needed"),
+        (lambda: Tensor([[1, 2], [3]]), ValueError, "Tensor: no array can be made"),
+        (lambda: Tensor([1.0], 3), TypeError, "requires_grad is 3; True or False"),
+        (lambda: Tensor(np.ma.masked_array([1.0, 2.0], [0, 1])), TypeError, "a masked array"),
+        (lambda: mf.grad(3.0, leaf(1.0)), TypeError, "grad: outputs holds a float"),
+        (lambda: mf.grad(leaf(1.0) * 2, None), TypeError, "grad: inputs holds a NoneType"),
+        (lambda: mf.grad(leaf(1.0) * 2, []), ValueError, "grad: no inputs"),
+        (lambda: setattr(leaf(1.0), "data", 5), TypeError, "Tensor.data: a int was assigned"),
+        (lambda: (leaf(1.0) * 2).backward(2.0), TypeError, "backward: gradient is a float"),
+        (lambda: int(Tensor([np.nan])), ValueError, "int: the value is nan"),
+    ],
+)
+def test_wrong_arguments_get_one_sentence(call: Callable[[], object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_is_an_array() -> None:
+    m = Tensor(np.matrix([[1.0, 2.0], [3.0, 4.0]]))
+    assert (m * m).data.tolist() == [[1, 4], [9, 16]]
+    assert 3.0 in m
+    assert 5.0 not in m
+
+
+def own(vjp: Callable[..., Tensor]) -> Primitive:
+    p = Primitive("own(x) -> y", lambda x: x * 2)
+    p.defvjp(vjp)
+    del PRIMITIVES["own"]
+    return p
+
+
+def test_mistakes_in_ones_own_primitive_are_named() -> None:
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"own: its VJP names 'z'; arguments \(x\), the result \(y\)"):
+        own(lambda gy, z: gy * z)(x).sum().backward()
+    with pytest.raises(RuntimeError, match=r"shape \(2,\) came out as \(1,\)"):
+        own(lambda gy: gy[:1])(x).sum().backward()
+    with pytest.raises(TypeError, match="own: arguments are ndarray; Tensors are needed"):
+        own(lambda gy: gy)(np.ones(2))

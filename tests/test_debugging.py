@@ -1,5 +1,7 @@
 """Debug mode names the operation, and the line of this file, that first made a NaN or Inf."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,65 @@ def test_the_public_function_and_the_layer_are_named() -> None:
 def test_overflow_in_float32_is_found_and_numpy_does_not_warn() -> None:
     x = Tensor(np.full((2, 2), 3e38, np.float32))
     assert caught(lambda: x + x).startswith("add: made 4 Inf out of finite arguments")
+
+
+def test_what_is_infinite_on_purpose_and_what_is_nothing() -> None:
+    with mf.debug():
+        assert F.pad(Tensor([1.0]), (1, 1), value=-np.inf).data.tolist() == [-np.inf, 1, -np.inf]
+    said = caught(lambda: F.cross_entropy(Tensor(np.zeros((1, 2, 2))), np.full((1, 2), 255), ignore_index=255))
+    assert said.startswith("cross_entropy: the mean is 0/0, as no label counts (all are ignore_index=255, or their ")
+    assert caught(lambda: Tensor(np.zeros(0)).mean()).startswith("mean (its broadcast_to): the result is NaN")
+
+
+def test_each_thread_has_its_own_contexts() -> None:
+    """One enters, another enters, the first leaves, the second leaves: neither disturbs the other."""
+    first, second, out = mf.debug(), mf.debug(), []
+    steps = [threading.Event() for _ in range(3)]
+
+    def other() -> None:
+        steps[0].wait(5)
+        with second:
+            steps[1].set()
+            steps[2].wait(5)
+            out.append(is_debugging())
+        out.append(is_debugging())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with first:
+        steps[0].set()
+        steps[1].wait(5)
+    steps[2].set()
+    thread.join()
+    assert out == [True, False]
+    assert not is_debugging()
+    with first:  # a context can be used again
+        assert is_debugging()
+    assert not is_debugging()
+
+
+def test_a_function_can_be_decorated() -> None:
+    @mf.debug()
+    def step(x: Tensor) -> Tensor:
+        return x.log()
+
+    assert not is_debugging()
+    with pytest.raises(FloatingPointError, match="log: made 1 Inf"):
+        step(Tensor([0.0]))
+    assert not is_debugging()
+
+
+def test_the_layer_of_a_users_own_module_is_named() -> None:
+    class Net(mf.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = mf.nn.Conv2d(1, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    said = caught(lambda: Net()(Tensor(np.full((1, 1, 2, 2), np.nan, np.float32))))
+    assert "`return self.first(x)`, layer first (Conv2d)" in said
 
 
 def test_it_is_switched_as_a_function_and_as_a_context() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import minifcn as mf
 import minifcn.functional as F
+from minifcn import nn
 from minifcn.autograd import Tensor
 
 
@@ -144,6 +145,30 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: t(2, 3)[::"a"], TypeError, "index: slice"),  # type: ignore[misc]
     (lambda: t(2, 3)[::0], ValueError, "has step 0"),
     (lambda: t(2, 3).clip(), ValueError, "clip: min and max are both None"),
+    (lambda: Tensor(np.zeros(2, np.uint8)).clip(0, 300), ValueError, "clip: an operand is 300 for uint8; 0 to 255"),
+    (lambda: F.where(np.ones(1, bool), Tensor(np.zeros(1, np.uint8)), 300), ValueError, "300 for uint8; 0 to 255"),
+    (lambda: F.pad(Tensor([1]), (1, 1), value=float("inf")), ValueError, "value is inf for int64"),
+    (lambda: Tensor([1]) + 2**70, ValueError, "add: an operand is 1180591620717411303424 for int64"),
+    (lambda: t(2) * 10**400, ValueError, "which is no float"),
+    (lambda: Tensor(np.ones(1, np.int64)) + np.ones(1, np.uint64), TypeError, "no integer type in common"),
+    (lambda: t(2, 3)[[[0, 1], [0]]], ValueError, "index: .* has rows of different lengths"),
+    (lambda: F.conv2d(t(1, 1, 3, 3), t(1, 1, 1, 1), stride=2**70), ValueError, "conv2d: stride is 11805.*; at most"),
+    (lambda: F.conv2d(t(1, 1, 3, 3), t(1, 1, 1, 1), stride=np.array([2, 2])), TypeError, "conv2d: stride is array"),
+    (lambda: F.einsum("i.. .", t(2)), ValueError, "letters and at most one '...' are needed"),
+    (
+        lambda: F.batch_norm(t(2, 3, 2, 2), np.broadcast_to(np.float32(0), 3), t(3), training=True),
+        ValueError,
+        "batch_norm: running_mean is read-only",
+    ),
+    (lambda: nn.Sequential([nn.ReLU()]), TypeError, "Sequential: module 0 is a list; a Module is needed"),
+    (lambda: nn.Sequential(nn.ReLU), TypeError, "Sequential: module 0 is the class ReLU"),
+    (lambda: nn.ModuleList([1]), TypeError, "ModuleList: module 0 is a int"),
+    (lambda: nn.ReLU().to(np.int32), TypeError, "ReLU.to: <class 'numpy.int32'> is no float dtype"),
+    (lambda: nn.ReLU().load_state_dict(None), TypeError, "load_state_dict: state is a NoneType"),
+    (lambda: mf.optim.SGD(nn.Linear(1, 1)), TypeError, "SGD: params is a Linear; model.parameters"),
+    (lambda: mf.optim.SGD(nn.Linear(1, 1).state_dict()), TypeError, "SGD: params is a dict"),
+    (lambda: mf.optim.SGD([1.0]), TypeError, "SGD: a parameter is a float"),
+    (lambda: mf.optim.Adam(nn.Linear(1, 1).parameters(), lr="a"), TypeError, "Adam: lr is 'a'; a number"),
     (lambda: t(2, 3).var(unbiased=True, correction=0), ValueError, "var: unbiased=True and correction=0"),
     (lambda: F.stack([]), ValueError, "stack: no tensors"),
     (lambda: t(2, 3) + t(2, 4), ValueError, r"add: shapes \(2, 3\) and \(2, 4\) do not broadcast"),
@@ -325,3 +350,40 @@ def test_numpy_scalars_and_views_are_never_written_to() -> None:
     ):  # fmt: skip
         assert np.isfinite(result.data).all()
     np.testing.assert_array_equal(view, before)
+
+
+def test_indices_of_an_unpooling_may_change_before_backward() -> None:
+    y, at = F.max_pool2d(Tensor(np.arange(16.0).reshape(1, 1, 4, 4)), 2, return_indices=True)
+    scores, indices = Tensor(y.data, requires_grad=True), at.numpy().copy()
+    z = F.max_unpool2d(scores, indices, 2)
+    indices[...] = 0
+    z.backward(np.arange(16.0).reshape(1, 1, 4, 4))
+    assert scores.grad.data.reshape(-1).tolist() == [5, 7, 13, 15]
+
+
+def test_gradients_of_tensor_bounds() -> None:
+    """To x within, to a bound where it is what counts, and nowhere where x is NaN or both bounds are equal."""
+    x = Tensor(np.array([-2.0, 0.5, 3.0, np.nan, -2.0]), requires_grad=True)
+    low = Tensor(np.array([-1.0, -1, -1, -1, 1]), requires_grad=True)
+    high = Tensor(np.array([1.0, 1, 1, 1, 1]), requires_grad=True)
+    y = x.clip(low, high)
+    np.testing.assert_array_equal(y.data, [-1, 0.5, 1, np.nan, 1])
+    y.sum().backward()
+    assert x.grad.data.tolist() == [0, 1, 0, 0, 0]
+    assert low.grad.data.tolist() == [1, 0, 0, 0, 0]
+    assert high.grad.data.tolist() == [0, 0, 1, 0, 0]
+
+
+def test_comparisons_with_numbers_that_a_dtype_cannot_hold() -> None:
+    x = Tensor(np.array([44, 3], np.uint8))  # 300 = 44 mod 256
+    assert (x == 300).data.tolist() == [False, False]
+    assert (x < 300).data.tolist() == [True, True]
+    assert (x > -1).data.tolist() == [True, True]
+
+
+def test_infinite_results_come_without_numpys_remarks() -> None:
+    """pytest turns warnings into errors."""
+    x = Tensor([0.0, 1.0], requires_grad=True)
+    for y in (x.log(), 1 / x, x**-1, (x * 1000).exp(), (x - 1).sqrt(), x ** Tensor([-1.0, 2.0])):
+        y.sum().backward()
+    assert F.dropout(Tensor([np.inf, np.nan, 1.0]), 1.0).data.tolist() == [0, 0, 0]

@@ -282,3 +282,78 @@ def test_arguments_are_checked() -> None:
         check_grad(lambda x: x.sum(), [X], dtype=np.int64)
     with pytest.raises(TypeError, match="f returns a tuple; one Tensor"):
         check_grad(lambda x: (x, x), [X])
+
+
+def given(gradient: list[float]) -> Callable[[Tensor], Tensor]:
+    return lambda gy: gy * Tensor(np.array(gradient))
+
+
+def largest(gradient: list[float]) -> Primitive:
+    """The maximum, with a gradient of one's own."""
+    p = Primitive("largest(x) -> y", lambda x: np.asarray(x.max()))
+    p.defvjp(given(gradient))
+    del PRIMITIVES["largest"]
+    return p
+
+
+TIED = np.array([1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("gradient", [[1.0, 0, 0], [0.0, 1, 0], [0.5, 0.5, 0], [0.3, 0.7, 0]])
+def test_any_split_of_a_tied_maximum_is_right(gradient: list[float]) -> None:
+    (check,) = check_grad(largest(gradient), [TIED], order=1)
+    assert (check.verdict, check.kinks) == ("kink", 2)
+
+
+@pytest.mark.parametrize("gradient", [[1.0, 1, 0], [0.0, 0, 0], [0.6, 0.7, 0], [0.4, 0.5, 0]])
+def test_what_is_no_split_of_a_tied_maximum_is_found(gradient: list[float]) -> None:
+    """Along each tied coordinate by itself every number from 0 to 1 would do."""
+    with pytest.raises(GradientError, match="where coordinates at a kink move together"):
+        check_grad(largest(gradient), [TIED], order=1)
+
+
+def test_a_norm_at_zero() -> None:
+    def norm(gradient: np.ndarray) -> Primitive:
+        p = Primitive("norm(x) -> y", lambda x: np.asarray(np.sqrt((x * x).sum())))
+        p.defvjp(given(gradient.tolist()))
+        del PRIMITIVES["norm"]
+        return p
+
+    assert check_grad(norm(np.zeros(9)), [np.zeros(9)], order=1)[0].verdict == "kink"
+    with pytest.raises(GradientError, match="move together"):
+        check_grad(norm(np.ones(9)), [np.zeros(9)], order=1)  # each entry is between −1 and 1
+
+
+def test_a_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minifcn.gradcheck.check.PATIENCE", 0.2)
+    with pytest.raises(GradientError, match="0.2 seconds of search have not told whether that is due to kinks"):
+        check_grad(F.relu, [np.zeros(20_000)], order=1)
+
+
+def test_a_smaller_step_where_a_function_varies_quickly() -> None:
+    x = np.random.default_rng(0).standard_normal(5) * 1e-6
+    with pytest.raises(GradientError):
+        check_grad(lambda x: (x * 1e6).tanh(), [x], order=1)
+    assert check_grad(lambda x: (x * 1e6).tanh(), [x], step=1e-11)[0].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: check_grad(None, [X]), TypeError, "f is a NoneType"),
+        (lambda: check_grad(lambda x: x, X), TypeError, "inputs is a ndarray; a list of arrays"),
+        (lambda: check_grad(lambda x: x, [[1.0]]), TypeError, "input 0 is a list"),
+        (lambda: check_grad(lambda x: x, [np.zeros((0, 3))]), ValueError, "no input has an element"),
+        (lambda: check_grad(lambda x: x, [X], directions=0), ValueError, "directions is 0"),
+        (lambda: check_grad(lambda x: x, [X], tolerance=0), ValueError, "tolerance is 0"),
+        (lambda: check_grad(lambda x: x, [X], step=-1.0), ValueError, "step is -1.0"),
+        (lambda: check_grad(lambda x: x, [X], dtype="foo"), TypeError, "dtype is 'foo'"),
+        (lambda: check_grad(lambda x: x.float() * 2, [X]), TypeError, "f returns float32 for float64 arguments"),
+        (lambda: check_adjoint(lambda x: x, lambda y: y, 3, (3,)), TypeError, "x_shape is 3"),
+        (lambda: check_adjoint(lambda x: 3.0, lambda y: y, (3,), (3,)), TypeError, "forward returns a float"),
+        (lambda: check_adjoint(None, lambda y: y, (3,), (3,)), TypeError, "forward is a NoneType"),
+    ],
+)
+def test_arguments_get_one_sentence(call: Callable[[], object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"^check_(grad|adjoint): .*{message}"):
+        call()

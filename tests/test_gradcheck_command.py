@@ -27,13 +27,20 @@ def test_without_a_name_all_are_listed(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_an_operation_by_its_name_with_and_without_the_room(capsys: pytest.CaptureFixture[str]) -> None:
     lines = run(capsys, "relu")
-    assert {line.split()[0] for line in lines[1:-1]} == {"relu", "F.relu"}
+    assert {line.split()[0] for line in lines[1:-2]} == {"relu", "F.relu"}
+    assert lines[-2].startswith("kink (n): at n coordinates there is no slope")
     assert lines[-1] == "12 checks of 2 operations passed, 2 of them at kinks"
     assert len([line for line in lines if line.endswith("kink (2)")]) == 2
     assert " ".join(lines[0].split()) == "operation case argument order gradient difference error verdict"
     assert max(map(len, lines)) <= 120
     lines = run(capsys, "F.relu", "--order", "1")
     assert lines[-1] == "3 checks of 1 operation passed, 1 of them at kinks"
+
+
+def test_the_third_derivative(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run(capsys, "F.batch_norm", "--order", "3")
+    assert {line.split()[-5] for line in lines[1:-1]} == {"1", "2", "3"}
+    assert lines[-1].endswith("checks of 1 operation passed")
 
 
 def test_a_network(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +151,7 @@ def test_every_operation_by_its_definition(capsys: pytest.CaptureFixture[str]) -
         (["relu", "--algorithm", "gem"], "there is no algorithm 'gem'; did you mean 'gemm'?"),
         (["relu", "--algorithm", "conv2d=gem"], "there is no algorithm 'gem' for conv2d; did you mean 'gemm'?"),
         (["relu", "--algorithm", "convd=gemm"], "no operation 'convd' has algorithms; did you mean 'conv2d'?"),
-        (["relu", "--order", "3"], "invalid choice: 3"),
+        (["relu", "--order", "0"], "'0' is no whole number above 0"),
         (["relu", "--dtype", "float16"], "invalid choice: 'float16'"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 from minifcn.array import FLOATS, Array, is_array
 from minifcn.autograd import Tensor
+from minifcn.geometry import LARGEST_SIZE
 
 
 def tensor(op: str, name: str, value: object) -> Tensor:
@@ -94,6 +95,8 @@ def integer(op: str, name: str, value: Any, minimum: int | None = None) -> int:
     number = int(value)
     if minimum is not None and number < minimum:
         raise ValueError(f"{op}: {name} is {number}; at least {minimum} is needed")
+    if abs(number) > LARGEST_SIZE:
+        raise ValueError(f"{op}: {name} is {number}; at most {LARGEST_SIZE} is possible")
     return number
 
 
@@ -101,7 +104,10 @@ def number(op: str, name: str, value: Any) -> float:
     """`value` as a float. Raises TypeError if it is no real number."""
     if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
         raise TypeError(f"{op}: {name} is {value!r:.60}; a number is needed")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{op}: {name} is {value!s:.20}…, which is no float; a smaller number is needed") from None
 
 
 def flag(op: str, name: str, value: Any) -> bool:
@@ -116,7 +122,7 @@ def sizes_of(op: str, name: str, values: Sequence[Any]) -> tuple[int, ...]:
     given = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
     if not all(is_int(n) for n in given):
         raise TypeError(f"{op}: {name} is {tuple(given)!r:.60}; ints are needed")
-    return tuple(int(n) for n in given)
+    return tuple(integer(op, name, n) for n in given)
 
 
 def choice(op: str, name: str, value: Any, options: tuple[str, ...]) -> None:

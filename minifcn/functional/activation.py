@@ -7,7 +7,7 @@ import math
 from minifcn.array import Array, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import flag, floats, numeric, probability, real, tensor
-from minifcn.functional.arithmetic import as_floats
+from minifcn.functional.arithmetic import add_up, as_floats
 from minifcn.functional.reduce import sum
 from minifcn.functional.shape import axis_of
 from minifcn.random import reserve
@@ -41,7 +41,7 @@ def _sigmoid(x: Array) -> Array:
 def _log_softmax(x: Array, axis: int) -> Array:
     xp = module_of(x)
     shifted = x - x.max(axis=axis, keepdims=True, initial=-xp.inf)  # of nothing, nothing
-    y: Array = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    y: Array = shifted - xp.log(add_up(xp.exp(shifted), (axis,), keepdims=True))
     return y
 
 
@@ -96,7 +96,8 @@ def _log_softmax_of(op: str, input: Tensor, dim: int) -> Tensor:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """input with each element zero with probability p and the others divided by 1 − p; input itself unless training.
 
-    The mask is a function of mf.manual_seed and of how much was drawn since. Srivastava et al. 2014, §10 ("inverted").
+    The mask is a function of mf.manual_seed and of how much was drawn since. A dropped element is 0 whatever it was
+    (PyTorch multiplies, and 0·NaN is NaN). Srivastava et al. 2014, §10 ("inverted").
 
     Raises ValueError unless 0 ≤ p ≤ 1, TypeError for other than floats.
     """

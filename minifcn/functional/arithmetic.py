@@ -6,7 +6,6 @@ axis adds up its cotangents.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 from typing import cast as cast_type
@@ -21,6 +20,18 @@ Number = int | float
 Operand = Tensor | Array | Number
 FLOAT32, INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
+
+def quiet(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function without NumPy's remarks on 1/0 and log 0: ∞ and NaN are the answers, as in PyTorch, and mf.debug()
+    is there to ask where one came from."""
+
+    def quietly(*arrays: Array, **params: Any) -> Array:
+        with np.errstate(all="ignore"):
+            return function(*arrays, **params)
+
+    return quietly
+
+
 broadcast_to_p = Primitive(
     "broadcast_to(x) -> y", lambda x, *, shape, shape_in: module_of(x).broadcast_to(x, shape), view=True
 )
@@ -34,7 +45,7 @@ astype_p.defvjp(lambda gy, dtype, dtype_in: astype_p(gy, dtype=dtype_in, dtype_i
 add_p = Primitive("add(x, y) -> z", lambda x, y: x + y)
 sub_p = Primitive("sub(x, y) -> z", lambda x, y: x - y)
 mul_p = Primitive("mul(x, y) -> z", lambda x, y: x * y)
-div_p = Primitive("div(x, y) -> z", lambda x, y: x / y)
+div_p = Primitive("div(x, y) -> z", quiet(lambda x, y: x / y))
 neg_p = Primitive("neg(x) -> z", lambda x: -x)
 add_p.defvjp(lambda gz: gz, lambda gz: gz)
 sub_p.defvjp(lambda gz: gz, lambda gz: neg_p(gz))
@@ -42,9 +53,9 @@ mul_p.defvjp(lambda gz, y: mul_p(gz, y), lambda gz, x: mul_p(gz, x))
 div_p.defvjp(lambda gz, y: div_p(gz, y), lambda gz, y, z: neg_p(div_p(mul_p(gz, z), y)))
 neg_p.defvjp(lambda gz: neg_p(gz))
 
-exp_p = Primitive("exp(x) -> z", lambda x: module_of(x).exp(x))
-log_p = Primitive("log(x) -> z", lambda x: module_of(x).log(x))
-sqrt_p = Primitive("sqrt(x) -> z", lambda x: module_of(x).sqrt(x))
+exp_p = Primitive("exp(x) -> z", quiet(lambda x: module_of(x).exp(x)))
+log_p = Primitive("log(x) -> z", quiet(lambda x: module_of(x).log(x)))
+sqrt_p = Primitive("sqrt(x) -> z", quiet(lambda x: module_of(x).sqrt(x)))
 tanh_p = Primitive("tanh(x) -> z", lambda x: module_of(x).tanh(x))
 tanh_grad_p = Primitive("tanh_grad(gz, z) -> gx", lambda gz, z: gz * (1 - z * z))
 abs_p = Primitive("abs(x) -> z", lambda x: abs(x))
@@ -59,8 +70,8 @@ sign_p.defvjp(None)  # flat on both sides of 0
 
 # z = x^k with a constant k, and z = x^y. ∂z/∂x = y·x^(y−1) is 0 for y = 0 whatever x is, and ∂z/∂y = z·log x is taken
 # as 0 at x = 0 with y ≥ 0, as in PyTorch: where ∞ or NaN would spoil that product, 1 stands for x.
-power_p = Primitive("power(x) -> z", lambda x, *, k: x**k)
-pow_p = Primitive("pow(x, y) -> z", lambda x, y: x**y)
+power_p = Primitive("power(x) -> z", quiet(lambda x, *, k: x**k))
+pow_p = Primitive("pow(x, y) -> z", quiet(lambda x, y: x**y))
 power_p.defvjp(lambda gz, x, k: gz * k if k in (0, 1) else gz * (power_p(x, k=k - 1) * k))
 pow_p.defvjp(
     lambda gz, x, y: gz * y * pow_p(where((y.data == 0) & ~(abs(x.data) > 0), 1.0, x), y - 1),
@@ -124,7 +135,10 @@ def promoted(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     where NumPy gives float64), an integer before a boolean, the wider of one kind."""
     if (a.kind == "f") != (b.kind == "f"):
         return a if a.kind == "f" else b
-    return np.result_type(a, b)
+    common = np.result_type(a, b)
+    if common.kind == "f" and a.kind != "f":
+        raise TypeError(f"dtype: {a} and {b} have no integer type in common; convert one of them with to()")
+    return common
 
 
 def result_dtype(a: Tensor, b: Tensor) -> np.dtype[Any]:
@@ -178,7 +192,18 @@ def _constant(op: str, name: str, value: object, like: Array, dtype: np.dtype[An
     if kind in FLOATS:
         return Tensor(module_of(like).asarray(number(op, name, value), kind))
     number(op, name, value)
-    return Tensor(module_of(like).asarray(value).astype(kind))  # 300 wraps round to uint8, as in PyTorch
+    least, most = limits(kind if kind.kind in "iu" and op not in WRAPPING else INT64)
+    if not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"{op}: {name} is {value} for {kind}; {least} to {most} is possible")
+    return Tensor(module_of(like).asarray(value).astype(kind))
+
+
+WRAPPING = ("add", "sub", "mul", "div")  # where 300 wraps round to uint8, as in PyTorch
+
+
+def limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The least and the largest value of an integer dtype."""
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def _dtype_of(value: object) -> np.dtype[Any]:
@@ -300,25 +325,38 @@ def where(condition: Tensor | Array, x: Operand, y: Operand) -> Tensor:
 
 
 def clip(x: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """x limited to [min, max], numbers or tensors that broadcast; the gradient passes where x is within, its ends
-    included. Where min > max, max counts.
+    """x limited to [min, max], numbers or tensors that broadcast. Where min > max, max counts.
+
+    The gradient passes to x where it is within, the ends included, and to a bound that is a tensor where x is beyond
+    it; a NaN lets none through.
 
     Raises ValueError if both are None, TypeError for booleans and other types.
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None; at least one is needed")
     real("clip", x)
-    nans = x.data != x.data
-    if nans.any():  # they stay, but are not within any bounds: no gradient
-        x = where(nans, x.detach(), x)
     for bound in (min, max):
         x = x if bound is None else cast(x, operands("clip", x, bound)[0].dtype)
     numeric("clip", x)
-    for bound, is_beyond in ((min, operator.lt), (max, operator.gt)):
-        if bound is not None:
-            a, b = operands("clip", x, bound)
-            x = where(is_beyond(a.data, b.data) | (b.data != b.data), b, a)  # a NaN is no bound: all becomes NaN
-    return x
+    low, high = (None if bound is None else _operand("clip", bound, x) for bound in (min, max))
+    xp, values = module_of(x.data), x.data
+    shape = broadcast_shape("clip", x.shape, *(t.shape for t in (low, high) if t is not None))
+    inside = values == values
+    if low is not None:
+        inside = inside & (values >= low.data)
+        values = xp.maximum(values, low.data)
+    if high is not None:
+        inside = inside & (values <= high.data) & (x.data <= high.data)
+        values = xp.minimum(values, high.data)
+    y = where(inside, x, Tensor(xp.asarray(xp.broadcast_to(values, shape), x.dtype)))
+    # numbers get no gradient; of tensors, each where it is what counts
+    if isinstance(min, Tensor) and low is not None:
+        taken = x.data < low.data
+        y = where(taken if high is None else taken & (low.data < high.data), low, y)
+    if isinstance(max, Tensor) and high is not None:
+        taken = x.data > high.data
+        y = where(taken if low is None else taken | (high.data < low.data), high, y)
+    return y
 
 
 def compare(op: str, relation: Callable[[Array, Array], Array], x: Operand, y: Operand) -> Tensor:
@@ -326,5 +364,8 @@ def compare(op: str, relation: Callable[[Array, Array], Array], x: Operand, y: O
     say what Python says."""
     if op in ("eq", "ne") and not isinstance(y, Tensor | int | float) and not is_array(y):
         return cast_type(Tensor, NotImplemented)  # for the operator that asks
+    if isinstance(x, Tensor) and type(y) is int and x.dtype.kind in "iu":
+        number: Any = y  # in full, where PyTorch compares uint8 with 300 as with 44
+        return Tensor(relation(x.data, number))
     a, b = operands(op, x, y)
     return Tensor(relation(a.data, b.data))

@@ -59,34 +59,34 @@ def einsum(equation: str, *operands: Tensor | Array) -> Tensor:
 
 
 def _parse(equation: str, xs: Sequence[Tensor]) -> tuple[list[Letters], Letters]:
-    """The axes of every operand and of the result. The axes that "..." stands for get the names "0", "1", … from the
+    """The axes of every operand and of the result. The axes that "…" stands for get the names "0", "1", … from the
     last one backwards."""
-    text = equation.replace(" ", "").replace("…", "...")
+    text = equation.replace("...", "…").replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     for term in [*terms, right]:
-        rest = term.replace("...", "", 1)
+        rest = term.replace("…", "", 1)
         if not (rest == "" or (rest.isascii() and rest.isalpha())):
             raise ValueError(f"einsum: {term!r} in {equation!r}; letters and at most one '...' are needed")
     if len(terms) != len(xs):
         raise ValueError(f"einsum: {equation!r} names {len(terms)} operands and there are {len(xs)}")
     inputs, widest = [], 0
     for k, (term, x) in enumerate(zip(terms, xs, strict=True)):
-        named = len(term.replace("...", ""))
+        named = len(term.replace("…", ""))
         hidden = x.ndim - named
-        if hidden < 0 or (hidden and "..." not in term):
+        if hidden < 0 or (hidden and "…" not in term):
             raise ValueError(
                 f"einsum: {term!r} in {equation!r} names {named} axes and operand {k} has shape {x.shape}; "
                 f"one letter for each axis is needed"
             )
         inputs.append(_spelled(term, hidden))
-        widest = max(widest, hidden) if "..." in term else widest
+        widest = max(widest, hidden) if "…" in term else widest
     every = [c for term in inputs for c in term]
     if arrow:
         output = _spelled(right, widest)
     else:
         once = sorted(c for c in set(every) if every.count(c) == 1 and c.isalpha())
-        output = (*_spelled("...", widest), *once)
+        output = (*_spelled("…", widest), *once)
     for c in output:
         if output.count(c) > 1 or (c not in every and c.isalpha()):
             fault = "is twice in the result" if output.count(c) > 1 else "is in no operand"
@@ -95,8 +95,8 @@ def _parse(equation: str, xs: Sequence[Tensor]) -> tuple[list[Letters], Letters]
 
 
 def _spelled(term: str, hidden: int) -> Letters:
-    """The names of a term's axes; "..." becomes `hidden` numbers."""
-    before, dots, after = term.partition("...")
+    """The names of a term's axes; "…" becomes `hidden` numbers."""
+    before, dots, after = term.partition("…")
     return (*before, *(str(k) for k in reversed(range(hidden)) if dots), *after)
 
 

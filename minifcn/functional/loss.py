@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from minifcn import debugging
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import choice, floats, integer, optional, tensor
@@ -69,7 +70,7 @@ def cross_entropy(
     x, labels, factors = _arguments("cross_entropy", input, target, weight, ignore_index, reduction)
     flat_x, flat_t = _flatten(x, labels)
     loss = cross_entropy_p(flat_x, target=flat_t, weight=factors, ignore_index=ignore_index)
-    return _reduce(loss, labels, factors, ignore_index, reduction)
+    return _reduce("cross_entropy", loss, labels, factors, ignore_index, reduction)
 
 
 def nll_loss(
@@ -83,7 +84,7 @@ def nll_loss(
     cross_entropy."""
     x, labels, factors = _arguments("nll_loss", input, target, weight, ignore_index, reduction)
     flat_x, flat_t = _flatten(x, labels)
-    return _reduce(_picked(flat_x, flat_t, factors, ignore_index), labels, factors, ignore_index, reduction)
+    return _reduce("nll_loss", _picked(flat_x, flat_t, factors, ignore_index), labels, factors, ignore_index, reduction)
 
 
 def _arguments(
@@ -125,7 +126,7 @@ def _flatten(x: Tensor, labels: Array) -> tuple[Tensor, Array]:
     return reshape(x, *x.shape[:2], math.prod(x.shape[2:])), labels.reshape(len(labels), math.prod(labels.shape[1:]))
 
 
-def _reduce(loss: Tensor, labels: Array, weight: Array | None, ignore_index: int, reduction: str) -> Tensor:
+def _reduce(op: str, loss: Tensor, labels: Array, weight: Array | None, ignore_index: int, reduction: str) -> Tensor:
     if reduction == "none":
         return reshape(loss, labels.shape)
     total = sum(loss)
@@ -134,5 +135,10 @@ def _reduce(loss: Tensor, labels: Array, weight: Array | None, ignore_index: int
     counts = labels != ignore_index
     # counted in float64: a float32 sum of 10⁷ weights loses digits
     divisor = float(counts.sum() if weight is None else weight.astype(np.float64)[labels[counts]].sum())
+    if not divisor and debugging.is_debugging():
+        raise FloatingPointError(
+            f"{op}: the mean is 0/0, as no label counts (all are ignore_index={ignore_index}, or their weights are 0), "
+            f"at {debugging.place()}"
+        )
     # of nothing, or of weights that add up to 0: NaN, but without a gradient, which would turn every parameter into NaN
     return total * (1 / divisor) if divisor else total * 0.0 + math.nan

@@ -125,6 +125,9 @@ def _normalized_by_batch(
         raise ValueError(f"batch_norm: 1 value per channel in training, shape {shape}; more than 1 is needed")
     if x.size == 0:
         return x * _column(gamma) + _column(beta)  # nothing, but with a gradient of zeros for both
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None and not getattr(raw(running).flags, "writeable", True):
+            raise ValueError(f"batch_norm: {name} is read-only; in training it must be written to")
     y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
     for running, now in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
         if running is not None:

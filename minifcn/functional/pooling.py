@@ -203,7 +203,7 @@ def max_unpool2d(
             f"possible"
         )
     n, c = y.shape[:2]
-    at = at.reshape(n, c, y.shape[2] * y.shape[3])
+    at = at.reshape(n, c, y.shape[2] * y.shape[3]).copy()  # the gradient will need them as they are now
     xp = module_of(at)
     order = xp.broadcast_to(xp.arange(at.shape[2]), at.shape)
     last = xp.zeros((n, c, height * width), np.int64)

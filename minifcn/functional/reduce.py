@@ -142,9 +142,12 @@ def _extreme(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor | Val
     if dim is not None:
         return ValuesIndices(*_where_extreme(op, x, axis_of(op, dim, x.ndim), keepdim))
     _choice_of(op, x, x.size)
-    best = getattr(x.data, op)()
-    ties = module_of(x.data).isnan(x.data) if best != best else x.data == best
-    y = extreme_p(x, op=op, share=(ties / ties.sum()).astype(x.dtype if x.dtype in FLOATS else np.float32))
+    share = None
+    if x.requires_grad:
+        best = getattr(x.data, op)()
+        ties = module_of(x.data).isnan(x.data) if best != best else x.data == best
+        share = (ties / ties.sum()).astype(x.dtype)
+    y = extreme_p(x, op=op, share=share)
     return reshape(y, (1,) * x.ndim) if keepdim else y
 
 

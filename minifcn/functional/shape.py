@@ -16,7 +16,7 @@ import numpy as np
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import choice, integer, is_int, list_of, number, real, sizes_of, tensor
-from minifcn.functional.arithmetic import cast, promoted
+from minifcn.functional.arithmetic import cast, limits, promoted
 
 reshape_p = Primitive("reshape(x) -> y", lambda x, *, shape, shape_in: x.reshape(shape), view=True)
 reshape_p.defvjp(lambda gy, shape, shape_in: reshape_p(gy, shape=shape_in, shape_in=shape))
@@ -200,7 +200,10 @@ def _index_part(part: Any) -> Any:
             raise ValueError(f"index: {part} has step 0; another is needed")
         return part
     if isinstance(part, list | tuple):
-        part = np.array(part) if part else np.zeros(0, np.int64)
+        try:
+            part = np.array(part) if part else np.zeros(0, np.int64)
+        except ValueError:
+            raise ValueError(f"index: {part!r:.60} has rows of different lengths; equal ones are needed") from None
     array = _frozen(part) if isinstance(part, Tensor) or hasattr(part, "shape") else None
     if array is None or array.dtype.kind not in "bi" or isinstance(part, np.bool_):
         what = f"has dtype {array.dtype}" if array is not None else f"is {part!r:.40}"
@@ -264,9 +267,16 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     counts = [(0, 0)] * (input.ndim - len(pad) // 2)
     counts += [(pad[k], pad[k + 1]) for k in range(len(pad) - 2, -1, -2)]
     sizes = tuple(int(n + low + high) for n, (low, high) in zip(input.shape, counts, strict=True))
-    if any(n + min(low, 0) + min(high, 0) < 0 for n, (low, high) in zip(input.shape, counts, strict=True)):
-        raise ValueError(f"pad: {tuple(pad)} crops more than shape {input.shape} has; smaller counts are needed")
     if mode == "constant":
+        if any(n + min(low, 0) + min(high, 0) < 0 for n, (low, high) in zip(input.shape, counts, strict=True)):
+            raise ValueError(f"pad: {tuple(pad)} crops more than shape {input.shape} has; smaller counts are needed")
+        if (
+            value
+            and sizes != input.shape
+            and input.dtype.kind in "iu"
+            and not limits(input.dtype)[0] <= value <= limits(input.dtype)[1]
+        ):
+            raise ValueError(f"pad: value is {value} for {input.dtype}; one that it can hold is needed")
         return _pad_constant(input, counts, 0.0 if value is None else value)
     if value:
         raise ValueError(f'pad: value is {value} with mode "{mode}"; it is for "constant" only')
@@ -275,7 +285,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             f'pad: {len(pad)} counts {tuple(pad)} with mode "{mode}" for shape {input.shape}; two for each axis after '
             f"(N, C) or (C,) are needed"
         )
-    if 0 in input.shape[-1 - len(pad) // 2 :] or 0 in sizes[-(len(pad) // 2) :]:
+    if 0 in input.shape[-1 - len(pad) // 2 :] or min(sizes[-(len(pad) // 2) :]) < 1:
         raise ValueError(
             f'pad: from shape {input.shape} to {sizes} with mode "{mode}"; only the batch axis may be empty'
         )

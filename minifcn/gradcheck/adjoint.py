@@ -34,14 +34,25 @@ def check_adjoint(
 
     Raises:
         GradientError: they differ by more, or are not finite. ValueError: a map returns another shape than stated.
+        TypeError: a map that is no function or returns no Tensor, or a shape that is none.
 
     >>> check_adjoint(lambda x: x * 3.0, lambda y: y * 3.0, (4,), (4,)) < 1e-12
     True
     """
+    for name, shape in (("x_shape", x_shape), ("y_shape", y_shape)):
+        if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise TypeError(f"check_adjoint: {name} is {shape!r:.40}; a tuple of sizes is needed")
+    for name, function in (("forward", forward), ("adjoint", adjoint)):
+        if not callable(function):
+            raise TypeError(f"check_adjoint: {name} is a {type(function).__name__}; a function of a Tensor is needed")
     rng = np.random.default_rng(seed)
     x, y = Tensor(rng.standard_normal(x_shape)), Tensor(rng.standard_normal(y_shape))
     with no_grad():
-        ax, by = forward(x).data, adjoint(y).data
+        results = forward(x), adjoint(y)
+    for name, result in zip(("forward", "adjoint"), results, strict=True):
+        if not isinstance(result, Tensor):
+            raise TypeError(f"check_adjoint: {name} returns a {type(result).__name__}; a Tensor is needed")
+    ax, by = (result.data for result in results)
     for name, found, wanted in (("forward", ax.shape, y_shape), ("adjoint", by.shape, x_shape)):
         if found != tuple(wanted):
             raise ValueError(f"check_adjoint: {name} returns shape {found}; {tuple(wanted)} was stated")

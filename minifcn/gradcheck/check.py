@@ -5,8 +5,11 @@ The gradient of ⟨f, g⟩ is the vector whose product with every d is the slope
 
     ⟨gradient, d⟩ = φ'(0) = (φ(h) − φ(−h)) / 2h + O(h²)
 
-One random direction sees every coordinate: a wrong gradient agrees with a probability of 0. A rounding ε of φ becomes
-ε/h, so h = 1e-5 times the size of x leaves about 1e-10 of truncation and 1e-11 of rounding.
+One random direction sees every coordinate, one wrong one of n with a weight of 1/√n: in an array of 10⁵ an error of a
+thousandth of one entry may stay below the tolerance, in one of 100 it hardly can. So check small arrays, or along
+several directions.
+A rounding ε of φ becomes ε/h, so h = 1e-5 times the size of x (and at least 1e-5) leaves about 1e-10 of truncation and
+1e-11 of rounding. Where f varies over a shorter range than that, give a smaller `step`.
 
 **Order 2** is the same comparison for the function that returns the gradient, (x, g) ↦ ∂⟨f(x), g⟩/∂x, as one vector.
 Order 3 takes the gradient of that, and so on: the library is closed under differentiation, and so is the check. The
@@ -30,7 +33,11 @@ at 0 has the gradient 0 and the central difference 0),
    a ReLU does, f(h) − f(0) stays, but s₊ and s₋ are those of the two pieces, as f(0) does not enter;
 4. if neither stays, or if the gradient is not between s₋ and s₊, it is wrong. This is asked of every element of f that
    has a kink, one at a time: of the sum over several the hull could be narrower than its parts, or wider. The other
-   elements, and the direction without the kinked coordinates, must pass the ordinary comparison.
+   elements, and the direction without the kinked coordinates, must pass the ordinary comparison;
+5. an element that bends the same way along all of its kinked coordinates, such as a maximum of equal values, is convex
+   (or concave) there, and a subgradient is one along every direction: the gradient must lie between s₋ and s₊ along
+   several that move these coordinates together. So a maximum that gives each of two equal values the whole gradient is
+   found out, though each by itself may have it. (|x| − |y| bends both ways, and is asked coordinate by coordinate.)
 
 A kink closer than about 1e-7 cannot be told from one at the point.
 
@@ -42,6 +49,7 @@ for a mistake.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -49,7 +57,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minifcn.array import FLOATS, Array, module_of, to_device
+from minifcn.array import FLOATS, Array, is_array, module_of, to_device
 from minifcn.autograd import Tensor, grad
 from minifcn.functional import cat
 
@@ -59,6 +67,8 @@ STEPS = (1e-5, 1e-6, 1e-7, 3e-8)  # relative to the size of the argument
 KINK_STEPS = STEPS[:3]
 ROUNDINGS = 10  # how many times the last digit of the values that went into it a result may be off
 BEND = 1e-3  # by which part of the slope differences forwards and backwards may differ before a kink is suspected
+PATIENCE = 4  # seconds that a search for kinks, or for what is wrong, may take
+DIRECTIONS_TOGETHER = 4  # random ones, in which kinked coordinates are moved together
 COORDINATES = 200  # how many are looked at for the worst
 
 Function = Callable[..., Tensor]
@@ -96,13 +106,14 @@ def check_grad(
     seed: int = 0,
     dtype: DTypeLike = np.float64,
     device: str | None = None,
+    step: float | None = None,
 ) -> list[Check]:
     """Compare the gradient of f, and the gradient's gradient, with central differences.
 
     For a random cotangent g and a random direction d in one argument, ⟨gradient(g), d⟩ must equal the slope of
     ⟨f(…), g⟩ along d. At order 2 the same is asked of the gradient itself, as a function of the arguments and of g.
-    At a kink (ReLU at 0, a tie of a maximum) the gradient must lie between the slopes on either side. The top of
-    gradcheck/check.py derives all this.
+    At a kink (ReLU at 0, a tie of a maximum) the gradient must lie between the slopes on either side.
+    help(minifcn.gradcheck.check) derives all this.
 
     Args:
         f: function of Tensors to one Tensor; it is called many times, with float64 too, and must return the same values
@@ -111,19 +122,24 @@ def check_grad(
         order: 1 for the gradient, 2 for the gradient's gradient as well, and so on.
         tolerance: largest relative error, |analytic − numeric| / (|analytic| + |numeric| + what rounding explains).
             1e-6 by default, 1e-4 for float32.
-        directions: random directions for each argument.
+        directions: random directions for each argument, at least 1. An array of more than some thousand entries may
+            hide a small error in one of them from one direction.
         seed: of cotangents and directions.
         dtype: in which the gradient is computed. The differences are of float64.
         device: where to compute, "cpu" or "cuda"; by default where each input is.
+        step: the largest step of the differences (smaller ones are tried too); by default 1e-5 times the largest entry
+            of the argument, and at least 1e-5.
 
     Returns:
         The comparisons that were made, with the verdict "ok" or "kink".
 
     Raises:
-        GradientError: naming order, argument, both values, and the worst coordinate of the argument; or a value that is
-            not finite.
-        TypeError: inputs that are not float64, another dtype, or an f that does not return a Tensor.
-        ValueError: an order below 1, or an f that returns other values when it is called again.
+        GradientError: naming order, argument, both values, and the worst coordinate of the argument; or a value that
+            is not finite; or more kinks than can be looked at in some seconds.
+        TypeError: an f that cannot be called or does not return one Tensor of its arguments' dtype, inputs that are no
+            list of float64 arrays, or another dtype.
+        ValueError: an order or directions below 1, a tolerance or step that is not positive, nothing to compare, or an
+            f that returns other values when it is called again.
         RuntimeError: device="cuda" where no GPU can be used.
 
     >>> checks = check_grad(lambda x: (x * x).sum(), [np.array([1.0, 2.0])])
@@ -136,7 +152,7 @@ def check_grad(
     minifcn.gradcheck.check.GradientError: check_grad: order 1, argument 0 of shape (2,): the gradient gives ...
     """
     found = []
-    for check in iter_checks(f, inputs, range(1, _order(order) + 1), tolerance, directions, seed, dtype, device):
+    for check in iter_checks(f, inputs, range(1, _order(order) + 1), tolerance, directions, seed, dtype, device, step):
         if check.verdict == "FAIL":
             raise GradientError(f"check_grad: {check.fault}")
         found.append(check)
@@ -158,14 +174,14 @@ def iter_checks(
     seed: int = 0,
     dtype: DTypeLike = np.float64,
     device: str | None = None,
+    step: float | None = None,
 ) -> Iterator[Check]:
     """check_grad's comparisons at the orders given, as they are made, failures among them.
 
     Args, Raises: as check_grad, but no GradientError.
     """
-    kind = np.dtype(dtype)
-    if kind not in FLOATS:
-        raise TypeError(f"check_grad: dtype is {kind}; float32 or float64 is needed")
+    kind = _dtype(dtype)
+    _check_settings(f, inputs, tolerance, directions, seed, step)
     given = [x.data if isinstance(x, Tensor) else x for x in inputs]
     if any(x.dtype != DOUBLE and not (x.dtype == kind == SINGLE) for x in given):
         raise TypeError(
@@ -175,7 +191,7 @@ def iter_checks(
     if device is not None:
         given = [to_device(x, device) for x in given]
     rng = np.random.default_rng(seed)
-    arguments = [_Argument.of(x, kind) for x in given]
+    arguments = [_Argument.of(x, kind, step) for x in given]
     recorded = plain = f
     wanted = set(orders)
     for order in range(1, max(wanted, default=0) + 1):
@@ -186,6 +202,39 @@ def iter_checks(
             return  # its derivatives are not finite either
         arguments = [*arguments, point.cotangent]
         recorded, plain = _derivative(recorded, create_graph=True), _derivative(recorded, create_graph=False)
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind not in FLOATS or kind is None:
+        raise TypeError(f"check_grad: dtype is {kind or repr(dtype)}; float32 or float64 is needed")
+    return kind
+
+
+def _check_settings(
+    f: object, inputs: object, tolerance: object, directions: object, seed: object, step: object
+) -> None:
+    """Raises TypeError or ValueError, in one sentence, for what check_grad cannot work with."""
+    if not callable(f):
+        raise TypeError(f"check_grad: f is a {type(f).__name__}; a function of Tensors is needed")
+    if not isinstance(inputs, list | tuple):
+        raise TypeError(f"check_grad: inputs is a {type(inputs).__name__}; a list of arrays is needed")
+    for k, x in enumerate(inputs):
+        if not (isinstance(x, Tensor) or is_array(x)):
+            raise TypeError(f"check_grad: input {k} is a {type(x).__name__}; an array or a Tensor is needed")
+    if not any(x.size for x in inputs):
+        raise ValueError("check_grad: no input has an element; there is nothing to compare")
+    for name, value in (("directions", directions), ("seed", seed)):
+        if not isinstance(value, int | np.integer) or value < (name == "directions"):
+            raise ValueError(
+                f"check_grad: {name} is {value!r:.40}; a whole number is needed, and at least one direction"
+            )
+    for name, limit in (("tolerance", tolerance), ("step", step)):
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            raise ValueError(f"check_grad: {name} is {limit!r:.40}; a number above 0 is needed")
 
 
 def _derivative(f: Function, create_graph: bool) -> Function:
@@ -206,15 +255,18 @@ class _Argument:
     values: Array
     dtype: np.dtype[Any]
     place: Array  # an array on the device that the function wants it on
+    step: float | None  # the largest one, where the user wants another than usual
 
     @classmethod
-    def of(cls, x: Array, dtype: np.dtype[Any]) -> _Argument:
+    def of(cls, x: Array, dtype: np.dtype[Any], step: float | None = None) -> _Argument:
         """x, rounded to what dtype holds."""
-        return cls(to_device(x, "cpu").astype(dtype).astype(DOUBLE), dtype, x)
+        return cls(to_device(x, "cpu").astype(dtype).astype(DOUBLE), dtype, x, step)
 
     @property
     def reach(self) -> float:
         """Its size, to which steps are relative."""
+        if self.step is not None:
+            return self.step / STEPS[0]
         return max(1.0, float(np.abs(self.values).max(initial=0.0)))
 
     def tensor(self, values: Array, dtype: np.dtype[Any]) -> Tensor:
@@ -228,6 +280,14 @@ class _Slopes(NamedTuple):
     numeric: float
     error: float  # relative
     bent: bool  # they agree, but the differences forwards and backwards do not: a kink
+
+
+class _Kink(NamedTuple):
+    """A coordinate at which f may have no slope."""
+
+    right: bool  # whether the gradient is right there, as far as kinks allow
+    nearest: float  # the slope of ⟨f, g⟩ that is nearest to it
+    bends: dict[Coordinate, float]  # s₊ − s₋ of each element of f that is kinked and does not jump
 
 
 class _Point:
@@ -250,6 +310,7 @@ class _Point:
         self.plain, self.arguments, self.dtype, self.rng, self.tolerance = plain, arguments, dtype, rng, tolerance
         self.recorded = recorded
         self.y = self.value([a.values for a in arguments])
+        self.deadline = np.inf  # of a search; the comparisons themselves have none
         again = self.value([a.values for a in arguments])
         largest = float(np.nanmax(np.abs(self.y), initial=0))
         if not np.allclose(self.y, again, rtol=0, atol=1e-9 * largest, equal_nan=True):
@@ -258,6 +319,11 @@ class _Point:
                 "that calls mf.manual_seed first) is needed"
             )
         y, xs = self._forward()
+        if y.dtype == SINGLE and dtype == DOUBLE:
+            raise TypeError(
+                f"check_grad: f returns {y.dtype} for {dtype} arguments; one dtype throughout is needed, as "
+                f"differences of float32 are mostly rounding"
+            )
         g = rng.standard_normal(y.shape)
         self.cotangent = _Argument.of(module_of(y.data).asarray(g.astype(y.dtype)), y.dtype)
         self.g = self.cotangent.values
@@ -303,14 +369,29 @@ class _Point:
         agrees = along.error <= self.tolerance
         if agrees and not along.bent:
             return Check(order, k, *along[:3])
+        self.deadline = time.monotonic() + PATIENCE
         kinks: list[int] = []
         culprit: int | None = None
+        bends: dict[Coordinate, dict[int, float]] = {}  # of each element of f, along each coordinate
         for at, right_there in self._conspicuous(k, d, np.arange(d.size)):
-            if self._is_kink(k, at)[0]:
+            kink = self._kink(k, at)
+            if kink.right:
                 kinks.append(at)
+                for element, bend in kink.bends.items():
+                    bends.setdefault(element, {})[at] = bend
             elif not right_there:
                 culprit = at
                 break
+        if time.monotonic() > self.deadline:
+            fault = (
+                f"{where}: the gradient gives {along.analytic:.9g} along a random direction and central differences "
+                f"{along.numeric:.9g}, and {PATIENCE} seconds of search have not told whether that is due to kinks "
+                f"({len(kinks)} found) or wrong; fewer elements or a point away from kinks are needed"
+            )
+            return Check(order, k, *along[:3], "FAIL", len(kinks), None, fault)
+        together = None if culprit is not None else self._wrong_together(k, bends)
+        if together is not None:
+            culprit = together
         if kinks and culprit is None:
             smooth = d.copy()
             smooth.flat[kinks] = 0
@@ -324,7 +405,9 @@ class _Point:
             f"{where}: the gradient gives {along.analytic:.9g} along a random direction and central differences "
             f"{along.numeric:.9g} (relative error {along.error:.1e}, at most {self.tolerance:.0e})"
         )
-        if worst is not None:
+        if together is not None:
+            fault += "; where coordinates at a kink move together, it is not between the slopes on either side"
+        elif worst is not None:
             fault += f"; worst at {worst[0]}: {worst[1]:.9g} against {worst[2]:.9g}"
         return Check(order, k, *along[:3], "FAIL", len(kinks), worst, fault)
 
@@ -387,6 +470,8 @@ class _Point:
         among themselves, found by halving; and whether the gradient agrees."""
         part = np.zeros_like(d)
         part.flat[among] = d.flat[among]
+        if time.monotonic() > self.deadline:
+            return
         along = self._compare(k, part, self.g)
         agrees = along.error <= self.tolerance
         if agrees and not along.bent:
@@ -397,9 +482,8 @@ class _Point:
         for half in np.array_split(among, 2):
             yield from self._conspicuous(k, d, half)
 
-    def _is_kink(self, k: int, at: int) -> tuple[bool, float]:
-        """Whether the gradient at a coordinate is right, as far as kinks allow; and the slope of ⟨f, g⟩ that is nearest
-        to it there."""
+    def _kink(self, k: int, at: int) -> _Kink:
+        """What is found at a coordinate along which gradient and differences disagree, or bend."""
         unit = np.zeros_like(self.arguments[k].values)
         unit.flat[at] = 1
         sides = [self._sides(k, unit, step * self.arguments[k].reach) for step in KINK_STEPS]
@@ -415,17 +499,43 @@ class _Point:
         slope_of_rest = self._compare(k, unit, smooth)
         legit = bool(kinked.any()) and slope_of_rest.error <= self.tolerance
         nearest = slope_of_rest.numeric
-        for element in map(tuple, np.argwhere(kinked)):
-            one = np.zeros_like(self.g)
-            one[element] = 1
-            own = float(self._gradients(*self._forward(), one)[k].flat[at])
-            # right at one step is right
-            ends = [sorted((float(right[element]), float(left[element]))) for right, left, _ in sides[:2]]
-            clipped = min((min(max(own, low), high) for low, high in ends), key=lambda value: abs(value - own))
-            room = self.tolerance * (abs(own) + abs(clipped)) + self._rounding(k, one, unit * own) * ROUNDINGS
-            legit = legit and abs(own - clipped) <= room
+        bends: dict[Coordinate, float] = {}
+        for element in (tuple(map(int, place)) for place in np.argwhere(kinked)):
+            clipped, right = self._between(k, unit, element, [(r, s) for r, s, _ in sides[:2]])
+            legit = legit and right
             nearest += float(self.g[element]) * clipped
-        return legit, nearest
+            if not jumps[-1][element] > max(jumps[0][element] / 2, jump_floor):
+                bends[element] = float(sides[0][0][element] - sides[0][1][element])
+        return _Kink(legit, nearest, bends)
+
+    def _between(
+        self, k: int, d: Array, element: Coordinate, sides: Sequence[tuple[Array, Array]]
+    ) -> tuple[float, bool]:
+        """(the value between an element's slopes on either side along d that is nearest to its gradient, whether that
+        is the same); `sides` are (s₊, s₋) at some steps, and right at one step is right."""
+        one = np.zeros_like(self.g)
+        one[element] = 1
+        own = float(np.vdot(self._gradients(*self._forward(), one)[k], d))
+        ends = [sorted((float(right[element]), float(left[element]))) for right, left in sides]
+        clipped = min((min(max(own, low), high) for low, high in ends), key=lambda value: abs(value - own))
+        room = self.tolerance * (abs(own) + abs(clipped)) + self._rounding(k, one, d * own) * ROUNDINGS
+        return clipped, abs(own - clipped) <= room
+
+    def _wrong_together(self, k: int, bends: dict[Coordinate, dict[int, float]]) -> int | None:
+        """A coordinate of an element of f whose gradient is right along each kinked coordinate, and wrong along some
+        together."""
+        rng = np.random.default_rng(0)
+        for element, by_coordinate in bends.items():
+            ats = list(by_coordinate)
+            if len(ats) < 2 or min(by_coordinate.values()) < 0 < max(by_coordinate.values()):
+                continue
+            for weights in (np.ones(len(ats)), *rng.standard_normal((DIRECTIONS_TOGETHER, len(ats)))):
+                d = np.zeros_like(self.arguments[k].values)
+                d.flat[ats] = weights / np.linalg.norm(weights)
+                sides = [self._sides(k, d, step * self.arguments[k].reach)[:2] for step in KINK_STEPS[:2]]
+                if not self._between(k, d, element, sides)[1]:
+                    return ats[0]
+        return None
 
     def _sides(self, k: int, unit: Array, h: float) -> tuple[Array, Array, Array]:
         """(s₊, s₋, the larger jump) of every element of f along a coordinate."""
@@ -439,15 +549,17 @@ class _Point:
         each by itself is right."""
         gradient = self.gradients[k]
         found = []
-        for at in {*range(min(gradient.size, COORDINATES)), *([] if culprit is None else [culprit])}:
+        for at in [*([] if culprit is None else [culprit]), *range(min(gradient.size, COORDINATES))]:
+            if time.monotonic() > self.deadline:
+                break
             unit = np.zeros_like(gradient)
             unit.flat[at] = 1
             along = self._compare(k, unit, self.g)
             if along.error > self.tolerance:
                 found.append((abs(along.analytic - along.numeric), at))
         for _, at in sorted(found, reverse=True):
-            right, nearest = self._is_kink(k, at)
-            if not right:
+            kink = self._kink(k, at)
+            if not kink.right:
                 coordinate = tuple(int(n) for n in np.unravel_index(at, gradient.shape))
-                return coordinate, float(gradient.flat[at]), nearest
+                return coordinate, float(gradient.flat[at]), kink.nearest
         return None

@@ -90,6 +90,8 @@ def run(
             _check_operation(op, cases, order, dtype, device, tally, say)
         for model in networks:
             _check_network(model, order, dtype, device, tally, say)
+    if tally.kinks:
+        say("kink (n): at n coordinates there is no slope, and the gradient lies between those on either side")
     say(tally.summary())
     return tally
 

@@ -7,6 +7,7 @@ same factors back; rows that share a source are neighbours, so they are added up
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import ResizeGeometry
 from minifcn.kernels.registry import kernel
+from minifcn.threads import parallel, runs
+
+CHUNK_BYTES = 1 << 20  # of planes that are worked on together
 
 
 class Taps(NamedTuple):
@@ -71,13 +75,36 @@ def _resize_adjoint(y: Array, geom: ResizeGeometry, axis: int) -> Array:
     return x
 
 
+Chunk = tuple[slice, slice]  # of images and of channels
+
+
+def _each(work: Callable[[Chunk], None], geom: ResizeGeometry, array: Array) -> None:
+    """work(chunk) for planes that fit a cache together, so that the steps in between stay there."""
+    n, c = array.shape[:2]
+    plane = max(geom.x_hw[0] * geom.x_hw[1], geom.y_hw[0] * geom.y_hw[1]) * array.itemsize
+    tasks = [(slice(k, k + 1), part) for k in range(n) for part in runs(c, CHUNK_BYTES // plane)]
+    parallel(work, tasks, alone=n * c * plane < CHUNK_BYTES)
+
+
 @kernel("interpolate", backend="numpy", algorithm="taps")
 def interpolate_taps(x: Array, *, geom: ResizeGeometry) -> Array:
     """y (N,C,P,Q) from x (N,C,H,W)."""
-    return np.ascontiguousarray(_resize(_resize(x, geom, 0), geom, 1))
+    y = np.empty((*x.shape[:2], *geom.y_hw), x.dtype)
+
+    def work(chunk: Chunk) -> None:
+        y[chunk] = _resize(_resize(x[chunk], geom, 0), geom, 1)
+
+    _each(work, geom, x)
+    return y
 
 
 @kernel("interpolate_adjoint", backend="numpy", algorithm="taps")
 def interpolate_adjoint_taps(y: Array, *, geom: ResizeGeometry) -> Array:
     """x (N,C,H,W) from y (N,C,P,Q)."""
-    return _resize_adjoint(_resize_adjoint(y, geom, 1), geom, 0)
+    x = np.empty((*y.shape[:2], *geom.x_hw), y.dtype)
+
+    def work(chunk: Chunk) -> None:
+        x[chunk] = _resize_adjoint(_resize_adjoint(y[chunk], geom, 1), geom, 0)
+
+    _each(work, geom, y)
+    return x

@@ -48,6 +48,6 @@ def dropout_philox(x: Array, *, p: float, seed: int, offset: int, period: int) -
     """y = x/(1−p) where the random word of element // period is at least p·2³², else 0: linear, its own adjoint."""
     threshold = min(round(p * 2**32), 2**32)
     words = philox_words(seed, offset, -(-x.size // period))
-    scaled = _flat(x) * x.dtype.type(1 / (1 - p) if p < 1 else 0)
+    scaled = _flat(x) * x.dtype.type(1 / (1 - p) if p < 1 else 1)
     keep = np.repeat(words >= threshold, period)[: x.size]
     return select(keep, scaled, scaled).reshape(x.shape)

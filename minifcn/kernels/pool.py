@@ -172,20 +172,24 @@ def _accumulate(
 
 @kernel("adaptive_avg_pool2d", backend="numpy", algorithm="spans")
 def adaptive_avg_pool2d_spans(x: Array, *, geom: AdaptiveGeometry) -> Array:
-    """y (N,C,P,Q): the mean of each window, added up in float64 (one window may be the whole image)."""
+    """y (N,C,P,Q): the mean of each window, rows first; added in float64, as one window may be the whole image."""
+    rows, columns = geom.spans(0), geom.spans(1)
+    bands = np.empty((*x.shape[:2], len(rows), x.shape[3]))  # (N, C, P, W)
+    for p, (start, end) in enumerate(rows):
+        np.mean(x[:, :, start:end], axis=2, dtype=np.float64, out=bands[:, :, p])
     y = np.empty(geom.y_shape, x.dtype)
-    for p, rows in enumerate(geom.spans(0)):
-        for q, columns in enumerate(geom.spans(1)):
-            np.mean(x[:, :, slice(*rows), slice(*columns)], axis=(2, 3), dtype=np.float64, out=y[:, :, p, q])
+    for q, (start, end) in enumerate(columns):
+        y[..., q] = bands[..., start:end].mean(axis=3)
     return y
 
 
 @kernel("adaptive_avg_pool2d_adjoint", backend="numpy", algorithm="spans")
 def adaptive_avg_pool2d_adjoint_spans(y: Array, *, geom: AdaptiveGeometry) -> Array:
-    """x (N,C,H,W): every score over its window's size, spread over the window."""
+    """x (N,C,H,W): every score over its window's size, spread over the window, columns first."""
+    bands = np.zeros((*y.shape[:3], geom.x_shape[3]), y.dtype)  # (N, C, P, W)
+    for q, (start, end) in enumerate(geom.spans(1)):
+        bands[..., start:end] += y[..., q, None] * y.dtype.type(1 / (end - start))
     x = np.zeros(geom.x_shape, y.dtype)
-    for p, rows in enumerate(geom.spans(0)):
-        for q, columns in enumerate(geom.spans(1)):
-            count = (rows[1] - rows[0]) * (columns[1] - columns[0])
-            x[:, :, slice(*rows), slice(*columns)] += y[:, :, p, q, None, None] * y.dtype.type(1 / count)
+    for p, (start, end) in enumerate(geom.spans(0)):
+        x[:, :, start:end] += bands[:, :, p, None] * y.dtype.type(1 / (end - start))
     return x

@@ -161,7 +161,17 @@ class MaxPool2d(Module):
 
 
 class MaxUnpool2d(Module):
-    """F.max_unpool2d: each value back to where MaxPool2d(…, return_indices=True) took it from."""
+    """F.max_unpool2d: each value back to where MaxPool2d(…, return_indices=True) took it from, zeros elsewhere.
+
+    Args: kernel_size, stride, padding: those of the pooling. Several image sizes pool to the same size; forward's
+    output_size says which one is meant.
+
+    >>> x = Tensor([[[1.0, 5.0], [2.0, 3.0]]])
+    >>> y, indices = MaxPool2d(2, return_indices=True)(x)
+    >>> MaxUnpool2d(2)(y, indices)
+    Tensor([[[0., 5.],
+             [0., 0.]]], dtype=float32)
+    """
 
     def __init__(self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:
         super().__init__()

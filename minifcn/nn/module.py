@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from minifcn.array import module_of
+from minifcn.array import FLOATS, module_of
 from minifcn.autograd import Tensor
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
@@ -185,6 +185,10 @@ class Module:
     def to(self, target: Any) -> Self:
         """Move every parameter and buffer to a device ("cpu", "cuda"), or cast the floats among them to a dtype."""
         is_device = isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+        if not is_device and Tensor(np.zeros(0, np.float32)).to(target).dtype not in FLOATS:
+            raise TypeError(
+                f"{type(self).__name__}.to: {target!r:.40} is no float dtype; np.float32 or np.float64 is needed"
+            )
         for t in (*self.parameters(), *self.buffers()):
             if is_device or t.dtype.kind == "f":
                 moved = Tensor(t.data).to(target).data
@@ -225,6 +229,8 @@ class Module:
         Raises:
             ValueError: naming every missing, unexpected and mis-shaped key; nothing is changed then.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state is a {type(state).__name__}; a dictionary of arrays is needed")
         own = dict(self._named_state())
         missing = [k for k in own if k not in state]
         unexpected = [k for k in state if k not in own]
@@ -258,13 +264,20 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
+def _module(op: str, k: int, module: object) -> Module:
+    if isinstance(module, Module):
+        return module
+    what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+    raise TypeError(f"{op}: module {k} is {what}; a Module is needed")
+
+
 class Sequential(Module):
-    """Modules one after another."""
+    """Modules one after another: Sequential(first, second, …). Raises TypeError for anything but Modules."""
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
         for k, module in enumerate(modules):
-            setattr(self, str(k), module)
+            setattr(self, str(k), _module("Sequential", k, module))
 
     def forward(self, x: Any) -> Any:
         """The last module's output."""
@@ -287,12 +300,14 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleList: modules is a {type(modules).__name__}; a list of Modules is needed")
         for module in modules:
             self.append(module)
 
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
-        setattr(self, str(len(self)), module)
+        setattr(self, str(len(self)), _module("ModuleList", len(self), module))
         return self
 
     def __iter__(self) -> Iterator[Module]:

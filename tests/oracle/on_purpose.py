@@ -153,23 +153,114 @@ def has_no_channels(call: Call) -> bool:
     return empty or any(0 in given for given in sizes(call))
 
 
-def paddings(call: Call) -> list[int]:
-    """The rows and columns of padding, wherever they stand."""
+def named(call: Call, *names: str) -> dict[str, Any]:
+    """The arguments by the names that a function, or a layer's constructor, has for them."""
     found = parameters(call)
-    places = {"conv_transpose2d": "4", "nn.ConvTranspose2d": "constructor 4"}
-    places |= {"max_unpool2d": "4", "nn.MaxUnpool2d": "constructor 2"}
-    given = [found[k] for k in ("padding", places[call.function]) if k in found]
-    return [x for p in given for x in (p if type(p) in (tuple, list) else [p]) if isinstance(x, int | np.integer)]
+    prefix = "constructor " if call.function.startswith("nn.") else ""
+    return {n: found[f"{prefix}{k}"] for k, n in enumerate(names) if f"{prefix}{k}" in found} | found
+
+
+def as_pair(value: Any) -> tuple[int, ...]:
+    """A size for each of two axes; nothing for what is no size."""
+    parts = tuple(value) if type(value) in (tuple, list) else (value,)
+    if not all(isinstance(p, int | np.integer) for p in parts) or not 1 <= len(parts) <= 2:
+        return ()
+    return tuple(int(p) for p in parts) * (2 // len(parts))
+
+
+def is_empty(value: Any) -> bool:
+    return type(value) in (tuple, list) and len(value) == 0
+
+
+def conv_transpose(call: Call) -> dict[str, Any]:
+    """The arguments of a transposed convolution, function or layer, by name."""
+    if call.function.startswith("nn."):
+        names = ("in", "out", "kernel", "stride", "padding", "output_padding", "groups", "bias", "dilation")
+        found = named(call, *names)
+        return {"output_size": found.get("forward 1"), **found, "kernel": found.get("kernel_size", found.get("kernel"))}
+    found = named(call, "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    weight = found.get("weight")
+    return {**found, "kernel": weight.array.shape[2:] if isinstance(weight, Value) else None}
+
+
+def without_pixels(call: Call) -> bool:
+    """Whether the result of a transposed convolution or an unpooling has no rows or no columns."""
+    if call.function in UNPOOL:
+        layer = call.function.startswith("nn.")
+        found = named(call, *(() if layer else ("input", "indices")), "kernel", "stride", "padding", "output_size")
+        kernel = as_pair(found.get("kernel_size", found.get("kernel")))
+        given = found.get("stride")
+        stride = kernel if given is None or is_empty(given) else as_pair(given)
+        dilation, extra = (1, 1), (0, 0)
+        wanted = found.get("forward 2", found.get("output_size"))
+    else:
+        found = conv_transpose(call)
+        kernel, stride = as_pair(found["kernel"]), as_pair(found.get("stride", 1))
+        dilation, extra = as_pair(found.get("dilation", 1)), as_pair(found.get("output_padding", 0))
+        wanted = found.get("output_size")
+    if type(wanted) in (tuple, list) and 0 in wanted[-2:]:
+        return True
+    padding = as_pair(found.get("padding", 0))
+    if not all((kernel, stride, padding, dilation, extra)) or 0 in input_of(call).shape[:2]:
+        return 0 in input_of(call).shape[:2]
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + 1 + e
+        for n, s, p, d, k, e in zip(input_of(call).shape[-2:], stride, padding, dilation, kernel, extra, strict=False)
+    ]
+    return min(sizes, default=1) < 1
+
+
+def unused_output_padding(call: Call) -> bool:
+    """Whether output_padding is given where nothing depends on it: beside output_size, or for no images."""
+    found = conv_transpose(call)
+    given = as_pair(found.get("output_padding", 0))
+    return given != (0, 0) and (found.get("output_size") is not None or input_of(call).size == 0)
+
+
+def unused_pooling_parameter(call: Call) -> bool:
+    """Whether max_unpool2d is given a kernel or stride below 1, a flag or three values for a size."""
+    layer = call.function.startswith("nn.")
+    found = named(call, *(() if layer else ("input", "indices")), "kernel_size", "stride", "padding")
+    given = [found[n] for n in ("kernel_size", "stride", "padding") if found.get(n) is not None]
+    parts = [x for p in given for x in (p if type(p) in (tuple, list) else [p])]
+    small = [x for n in ("kernel_size", "stride") for x in as_pair(found.get(n)) if x < 1]
+    return (
+        bool(small)
+        or any(isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 0 for x in parts)
+        or any(type(p) in (tuple, list) and len(p) > 2 for p in given)
+    )
+
+
+def counted(call: Call) -> float:
+    """How many values a variance is of."""
+    shape = input_of(call).shape
+    dim = call.options.get("dim", call.args[1] if len(call.args) > 1 else None)
+    axes = dim if type(dim) in (tuple, list) else [dim]
+    if dim is None or is_empty(dim) or not shape:
+        return float(np.prod(shape))
+    try:
+        return float(np.prod([shape[a] for a in axes]))
+    except (TypeError, IndexError):
+        return np.inf
 
 
 def less_than_counted(call: Call) -> bool:
-    """Whether a variance may be asked to take its whole count, or more, off the count, or is that of an infinity."""
+    """Whether a variance is asked to take its whole count, or more, off the count."""
     correction = call.options.get("correction", 1)
-    return correction is None or correction >= 1 or not np.isfinite(input_of(call)).all()
+    if not isinstance(correction, int | float):
+        correction = 1
+    return counted(call) - correction <= 0
 
 
-def crops(call: Call) -> bool:
-    return any(isinstance(x, int | np.integer) and x < 0 for s in sequences(call) for x in s)
+def pads_oddly(call: Call) -> bool:
+    """Whether a padding with the image's own rows leaves nothing, or is a circular one that crops too."""
+    found = named(call, "input", "pad", "mode")
+    counts = [x for x in found["pad"] if isinstance(x, int | np.integer)] if type(found["pad"]) in (tuple, list) else []
+    if found.get("mode", "constant") == "constant":
+        return False
+    shape = input_of(call).shape
+    sizes = [n + counts[2 * k] + counts[2 * k + 1] for k, n in enumerate(shape[::-1]) if len(counts) > 2 * k + 1]
+    return 0 in shape or 0 in sizes or (found["mode"] == "circular" and min(counts, default=0) < 0)
 
 
 ON_PURPOSE: list[Difference] = [
@@ -204,25 +295,10 @@ ON_PURPOSE: list[Difference] = [
         "A one-element tuple holds for both axes and NumPy's integers are integers, as in all functions.",
     ),
     Difference(
-        UNPOOL,
-        (OURS_RAISES,),
-        lambda call: (
-            any(isinstance(x, bool) or (isinstance(x, int) and x < 1) for x in numbers(call))
-            or any(len(s) > 2 for s in sequences(call))
-        ),
-        "Kernel, stride and padding are checked even where the output's size does not depend on them.",
-    ),
-    Difference(
         with_layer("conv_transpose2d", "ConvTranspose2d"),
         (THEIRS_RAISES,),
         lambda call: "output_size" in str(call) or "forward 1" in parameters(call),
         "With output_size, one number or a one-element tuple holds for both axes as it does without.",
-    ),
-    Difference(
-        with_layer("conv_transpose2d", "ConvTranspose2d"),
-        (OURS_RAISES,),
-        lambda call: input_of(call).size == 0 or any(n in parameters(call) for n in ("forward 1", "output_size")),
-        "output_padding is checked for empty batches too, and where output_size takes its place.",
     ),
     Difference(
         ("conv2d", "conv_transpose2d"),
@@ -273,12 +349,6 @@ ON_PURPOSE: list[Difference] = [
     ),
     Difference(
         LOSSES,
-        (THEIRS_RAISES,),
-        lambda call: has_dtype(call, "i", "u"),
-        "Labels may have any integer dtype.",
-    ),
-    Difference(
-        LOSSES,
         (GRADIENT, SECOND),
         weights_cancel,
         "The mean over labels of weight 0 is NaN, without PyTorch's NaN gradients, which would spoil every parameter.",
@@ -292,12 +362,6 @@ ON_PURPOSE: list[Difference] = [
             or any(v.array.ndim != 1 for v in list(call.values())[2:])
         ),
         "Target, weight and input fit each other exactly, and there are classes; PyTorch lets some others pass.",
-    ),
-    Difference(
-        RESIZES,
-        (OURS_RAISES, THEIRS_RAISES, VALUES, GRADIENT, SECOND),
-        lambda call: input_of(call).ndim == 3,
-        "An input of three axes is an image (C,H,W), as for all functions of images; PyTorch takes it for (N,C,L).",
     ),
     Difference(
         RESIZES,
@@ -348,12 +412,6 @@ ON_PURPOSE: list[Difference] = [
         "Integers to negative powers are refused; PyTorch does so for numbers only, and gives 0 or ±1 for tensors.",
     ),
     Difference(
-        ("Tensor.var",),
-        (GRADIENT, SECOND),
-        lambda call: any(len(s) == 0 for s in sequences(call)),
-        "No axes mean all of them; PyTorch's variance does so too, but its gradient divides by the count of none.",
-    ),
-    Difference(
         ("crop",),
         (THEIRS_RAISES,),
         lambda call: (
@@ -366,12 +424,6 @@ ON_PURPOSE: list[Difference] = [
         (THEIRS_RAISES,),
         lambda call: has_dtype(call, "i", "u", "b"),
         "Every mode pads every dtype.",
-    ),
-    Difference(
-        ("einsum",),
-        (OURS_RAISES, THEIRS_RAISES, VALUES),
-        lambda call: len({v.array.dtype for v in call.values()}) > 1 or has_dtype(call, "i", "u", "b"),
-        "The widest float counts, integers beside it included; PyTorch's products take some mixtures and not others.",
     ),
     Difference(
         ("Tensor.expand",),
@@ -436,28 +488,10 @@ ON_PURPOSE: list[Difference] = [
         "A convolution has channels; of none PyTorch makes a tensor without channels, whatever the filter says.",
     ),
     Difference(
-        with_layer("conv_transpose2d", "max_unpool2d", "ConvTranspose2d", "MaxUnpool2d"),
-        (OURS_RAISES,),
-        lambda call: any(x > 0 for x in paddings(call)) or 0 in input_of(call).shape[:2],
-        "An output has pixels; PyTorch returns some without, and refuses others.",
-    ),
-    Difference(
         ("adaptive_avg_pool2d", "nn.AdaptiveAvgPool2d"),
         (OURS_RAISES,),
         lambda call: input_of(call).ndim not in (3, 4) or 0 in input_of(call).shape,
         "An image has pixels and three or four axes; PyTorch takes the mean of anything where the output is 1×1.",
-    ),
-    Difference(
-        ("Tensor.var",),
-        (VALUES, GRADIENT, SECOND),
-        less_than_counted,
-        "A count of 0 or less gives ∞ or NaN; PyTorch's gradient of it depends on whether dim is given.",
-    ),
-    Difference(
-        ("Tensor.**",),
-        (GRADIENT, SECOND),
-        lambda call: not isinstance(call.args[1], Value) and call.args[1] in (0.5, 0),
-        "The slope of x**0.5 at −0 and −∞ and of x**0 there is a limit; PyTorch's is NaN.",
     ),
     Difference(
         ("Tensor.**",),
@@ -478,15 +512,83 @@ ON_PURPOSE: list[Difference] = [
         "Images are floats.",
     ),
     Difference(
-        ("linear", "nn.Linear"),
+        LOSSES,
         (THEIRS_RAISES,),
-        lambda call: any(v.array.ndim == 1 for v in call.values()),
+        lambda call: any(v.array.dtype in (np.int32, np.uint8) for v in call.values()),
+        "Labels may have any integer dtype; PyTorch takes int64, and uint8 in some cases.",
+    ),
+    Difference(
+        ("linear",),
+        (THEIRS_RAISES,),
+        lambda call: (
+            [v.array.ndim for v in call.values()[1:]] == [1, 0]
+            and call.values()[0].array.shape[-1:] == call.values()[1].array.shape
+            and len({v.array.dtype for v in call.values()}) == 1
+        ),
         "A weight (C,) takes a scalar bias; PyTorch takes it for inputs of some numbers of axes.",
+    ),
+    Difference(
+        UNPOOL,
+        (OURS_RAISES,),
+        unused_pooling_parameter,
+        "Kernel, stride and padding are checked even where the output's size does not depend on them.",
+    ),
+    Difference(
+        with_layer("conv_transpose2d", "ConvTranspose2d"),
+        (OURS_RAISES,),
+        unused_output_padding,
+        "output_padding is checked for empty batches too, and where output_size takes its place.",
+    ),
+    Difference(
+        with_layer("conv_transpose2d", "max_unpool2d", "ConvTranspose2d", "MaxUnpool2d"),
+        (OURS_RAISES,),
+        without_pixels,
+        "An output has pixels; PyTorch returns some without, and refuses others.",
+    ),
+    Difference(
+        ("Tensor.var",),
+        (VALUES, GRADIENT, SECOND),
+        less_than_counted,
+        "A count of 0 or less gives ∞ or NaN; PyTorch's gradient of it depends on whether dim is given.",
+    ),
+    Difference(
+        ("Tensor.var",),
+        (GRADIENT, SECOND),
+        lambda call: any(len(s) == 0 for s in sequences(call)) or not np.isfinite(input_of(call)).all(),
+        "No axes mean all of them, which PyTorch's gradient counts as none; of ∞ the gradient is NaN.",
+    ),
+    Difference(
+        ("Tensor.**",),
+        (GRADIENT, SECOND),
+        lambda call: (
+            not isinstance(call.args[1], Value)
+            and call.args[1] in (0.5, 0)
+            and bool(((input_of(call) == 0) | np.isinf(input_of(call))).any())
+        ),
+        "The slope of x**0.5 at −0 and −∞ and of x**0 there is a limit; PyTorch's is NaN.",
+    ),
+    Difference(
+        ("einsum",),
+        (OURS_RAISES, THEIRS_RAISES),
+        lambda call: len({v.array.dtype for v in call.values()}) > 1 or has_dtype(call, "i", "u", "b"),
+        "The widest float counts, integers beside it included; PyTorch's products take some mixtures and not others.",
+    ),
+    Difference(
+        ("Tensor.clip", "Tensor.clamp"),
+        (OURS_RAISES,),
+        lambda call: has_dtype(call, "u") and any(isinstance(x, int) and x < 0 for x in numbers(call)),
+        "A bound that the dtype cannot hold is refused; PyTorch refuses 300 for uint8, and takes −1 for 255.",
+    ),
+    Difference(
+        ("einsum",),
+        (VALUES,),
+        lambda call: len({v.array.dtype for v in call.values()}) > 1 and any(v.array.size == 0 for v in call.values()),
+        "The widest float counts for empty products too.",
     ),
     Difference(
         ("pad",),
         (OURS_RAISES,),
-        lambda call: crops(call) or 0 in input_of(call).shape,
+        pads_oddly,
         "Beside a crop, what is padded comes from what is left; PyTorch reads what was cropped, or allows size 0.",
     ),
 ]

@@ -103,6 +103,13 @@ class Ours(Side):
         return layer
 
 
+class Upsample(torch.nn.Upsample):
+    """As Theirs.interpolate."""
+
+    def forward(self, input: Any) -> Any:
+        return super().forward(input[None])[0] if getattr(input, "ndim", 4) == 3 else super().forward(input)
+
+
 class Theirs(Side):
     """PyTorch."""
 
@@ -117,12 +124,18 @@ class Theirs(Side):
         return torch.tensor(np.array(value.array, order="C"), requires_grad=value.differentiated)
 
     def layer(self, name: str, dtype: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        layer = getattr(torch.nn, name)(*args, **options).to(self.dtype(dtype))
+        layer = (Upsample if name == "Upsample" else getattr(torch.nn, name))(*args, **options).to(self.dtype(dtype))
         for (_, p), numbers in zip(layer.named_parameters(), parameters(layer), strict=True):
             p.data = torch.tensor(numbers.astype(dtype))
             self.variables.append(p)
         self.layers.append(layer)
         return layer
+
+    def interpolate(self, input: Any, *args: Any, **options: Any) -> Any:
+        """Three axes are an image, as for minifcn; PyTorch by itself takes them for (N, C, L)."""
+        if getattr(input, "ndim", 4) != 3:
+            return THEIRS.interpolate(input, *args, **options)
+        return THEIRS.interpolate(input[None], *args, **options)[0]
 
     def conv_transpose2d(self, input: Any, weight: Any, *args: Any, output_size: Any = None, **options: Any) -> Any:
         """PyTorch's function has no output_size, but its layer has."""

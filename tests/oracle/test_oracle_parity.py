@@ -16,7 +16,7 @@ from parity import available, judge, judged
 import minifcn as mf
 import minifcn.functional
 import minifcn.nn
-from minifcn.autograd import Primitive
+from minifcn.autograd import PRIMITIVES, Primitive
 
 pytestmark = pytest.mark.oracle
 
@@ -56,6 +56,7 @@ wrong_slope_p.defvjp(lambda gy: gy * 2)
 right_slope_p = Primitive("right_slope(x) -> y", lambda x: x * x)
 # right at first order; at second, the slope of x is taken for 0
 right_slope_p.defvjp(lambda gy, x: gy * (x.detach() * 2))
+del PRIMITIVES["wrong_slope"], PRIMITIVES["right_slope"]  # other tests go through all of them
 
 
 def verdict_of(
@@ -123,3 +124,53 @@ def test_the_comparison_lets_pass_what_agrees(monkeypatch: pytest.MonkeyPatch) -
     assert verdict_of(refused(ValueError, "made_up: no"), theirs_raises, X, monkeypatch=monkeypatch) == ("errors", "")
     near = verdict_of(lambda x: x * (3 + 1e-12), lambda x: x * 3, X, monkeypatch=monkeypatch)
     assert near == ("values", "")
+
+
+# ----- ON_PURPOSE hides no faults
+
+
+def doubled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **options: function(*args, **options) * 2.0
+
+
+def always_refused(function: Callable[..., Any]) -> Callable[..., Any]:
+    return refused(ValueError, f"{function.__name__}: no")
+
+
+def never_refused(function: Callable[..., Any]) -> Callable[..., Any]:
+    def f(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except (ValueError, TypeError, RuntimeError):
+            return mf.Tensor(np.zeros(2))
+
+    return f
+
+
+MUTATIONS = [
+    ("Tensor.var", minifcn.functional.reduce, "var", doubled, "values"),
+    ("interpolate", minifcn.functional, "interpolate", doubled, "values"),
+    ("einsum", minifcn.functional, "einsum", doubled, "values"),
+    ("cross_entropy", minifcn.functional, "cross_entropy", never_refused, "errors"),
+    ("linear", minifcn.functional, "linear", never_refused, "errors"),
+    ("conv_transpose2d", minifcn.functional, "conv_transpose2d", always_refused, "values"),
+    ("max_unpool2d", minifcn.functional, "max_unpool2d", always_refused, "values"),
+    ("pad", minifcn.functional, "pad", always_refused, "values"),
+    ("conv2d", minifcn.functional, "conv2d", always_refused, "values"),
+    ("cat", minifcn.functional, "cat", always_refused, "values"),
+]
+
+
+@pytest.mark.parametrize(("name", "room", "attribute", "mutate", "kind"), MUTATIONS, ids=lambda v: str(v)[:20])
+def test_what_differs_on_purpose_hides_no_fault(
+    name: str, room: Any, attribute: str, mutate: Callable[..., Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the calls that agree, nearly all must be reported when the function is broken, and not excused."""
+    before = [verdict.kind for _, verdict in judged(name, 11, 150)]
+    monkeypatch.setattr(room, attribute, mutate(getattr(room, attribute)))
+    after = [verdict.kind for _, verdict in judged(name, 11, 150)]
+    affected = [b for a, b in zip(before, after, strict=True) if a == kind]
+    assert len(affected) > 20
+    # many variances are drawn of one value, or of equal ones: NaN and 0 are their own doubles
+    assert affected.count("disagreement") >= (0.45 if name == "Tensor.var" else 0.8) * len(affected), affected
+    assert affected.count("on purpose") <= 0.1 * len(affected), affected
