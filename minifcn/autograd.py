@@ -486,21 +486,21 @@ class Primitive:
 
     def _cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> Sequence[Tensor | None]:
         values = node.values()
-        unknown = [
-            name for names, w in zip(self._names, wanted, strict=True) if w for name in names if name not in values
-        ]
-        if unknown:
+        try:
+            if self._joint is not None:
+                every = self._joint(gy, *[values[name] for name in self._names[0]])
+                return [g if w else None for g, w in zip(every, wanted, strict=True)]
+            return [
+                f(gy, *[values[name] for name in names]) if w and f is not None else None
+                for f, names, w in zip(self._vjps, self._names, wanted, strict=True)
+            ]
+        except KeyError as error:
+            if all(name in values for names, w in zip(self._names, wanted, strict=True) if w for name in names):
+                raise  # the VJP's own
             raise TypeError(
-                f"{self.name}: its VJP names {unknown[0]!r}; arguments ({', '.join(self.args)}), the result "
-                f"({self.output}) and keyword parameters can be named"
-            )
-        if self._joint is not None:
-            every = self._joint(gy, *[values[name] for name in self._names[0]])
-            return [g if w else None for g, w in zip(every, wanted, strict=True)]
-        return [
-            f(gy, *[values[name] for name in names]) if w and f is not None else None
-            for f, names, w in zip(self._vjps, self._names, wanted, strict=True)
-        ]
+                f"{self.name}: its VJP names {error}; arguments ({', '.join(self.args)}), the result ({self.output}) "
+                f"and keyword parameters can be named"
+            ) from None
 
 
 def _result(array: Array) -> Tensor:

@@ -10,10 +10,8 @@ the place that it was called from, so that an error in backward names the line o
 
 from __future__ import annotations
 
-import linecache
 import math
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ContextDecorator, contextmanager
@@ -27,6 +25,7 @@ from minifcn.array import FLOATS, Array, module_of
 _lock = threading.Lock()
 _calls: list[debug] = []  # those that are not used as a context: the latest holds, for all threads
 _everywhere = False  # what it says
+_used = False  # whether anybody has ever asked for debug mode
 
 
 class _Here(threading.local):
@@ -62,7 +61,8 @@ class debug(ContextDecorator):
     def __init__(self, enabled: bool = True) -> None:
         if not isinstance(enabled, bool):
             raise TypeError(f"debug: enabled is {enabled!r}; True or False is needed")
-        self.enabled = enabled
+        global _used
+        self.enabled, _used = enabled, True
         self.before: list[bool | None] = []
         with _lock:
             _calls.append(self)
@@ -96,6 +96,8 @@ def _update() -> None:
 
 def is_debugging() -> bool:
     """Whether debug mode is on, on this thread."""
+    if not _used:  # the usual case, quickly
+        return False
     return _everywhere if _here.enabled is None else _here.enabled
 
 
@@ -150,6 +152,9 @@ def place() -> str:
         frame = frame.f_back
     if caller is None:
         return "a line of minifcn"
+    import linecache  # here, as they would slow down `import minifcn`
+    import textwrap
+
     code = caller.f_code
     line = textwrap.shorten(linecache.getline(code.co_filename, caller.f_lineno), 100, placeholder=" …")
     said = f"{code.co_filename}:{caller.f_lineno} in {code.co_name}" + (f": `{line}`" if line else "")

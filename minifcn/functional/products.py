@@ -39,7 +39,7 @@ def _matmul(op: str, a: Tensor, b: Tensor) -> Tensor:
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y (…, O) = input (…, C) @ weight (O, C)ᵀ + bias (O,); a weight (C,) gives y (…).
+    """y (…, O) = input (…, C) @ weight (O, C)ᵀ + bias (O,); a weight (C,), with a bias (), gives y (…).
 
     Raises ValueError for shapes that do not fit, TypeError for mixed dtypes.
     """
@@ -50,6 +50,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = _matmul("linear", x, transpose(w, 0, 1) if w.ndim == 2 else w)
     if b is None:
         return y
-    if broadcast_shape("linear", y.shape, b.shape) != y.shape:
-        raise ValueError(f"linear: bias {b.shape} for weight {w.shape} and result {y.shape}; (O,) is needed")
+    if (w.ndim == 1 and b.ndim > 0) or broadcast_shape("linear", y.shape, b.shape) != y.shape:
+        raise ValueError(
+            f"linear: bias {b.shape} for weight {w.shape} and result {y.shape}; (O,), or () for (C,), is needed"
+        )
     return y + b
