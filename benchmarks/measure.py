@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -42,6 +43,11 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     """The ratio of the medians, and the least and most of the ratios round by round."""
     rounds = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {"of_medians": statistics.median(ours) / statistics.median(theirs), "min": min(rounds), "max": max(rounds)}
+
+
+def percent(count: int, wrong: int) -> str:
+    """The share that is not wrong, cut off and not rounded: 100 % are all."""
+    return f"{math.floor(1e4 * (1 - wrong / max(count, 1))) / 100:.2f} %"
 
 
 def environment() -> dict[str, Any]:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import percent
+
 KINDS = ("values", "errors", "on purpose", "disagreement")
 
 
@@ -35,6 +37,6 @@ def _row(parity: Any, name: str, calls: int, seed: int, verbose: bool) -> dict[s
         if verbose and verdict.said:
             reason = f"\n    on purpose: {verdict.difference.reason}" if verdict.difference else ""
             print(f"  seed {seed}, call {number}: {call}\n    {verdict.said}{reason}")
-    agree = 100 * (1 - counts["disagreement"] / max(calls, 1))
-    print(f"{name:24} {calls:7} " + " ".join(f"{counts[kind]:12}" for kind in KINDS) + f" {agree:6.2f} %", flush=True)
-    return {"function": name, "calls": calls, **{k.replace(" ", "_"): counts[k] for k in KINDS}, "agree_percent": agree}
+    agree = percent(calls - counts["on purpose"], counts["disagreement"])
+    print(f"{name:24} {calls:7} " + " ".join(f"{counts[kind]:12}" for kind in KINDS) + f" {agree:>8}", flush=True)
+    return {"function": name, "calls": calls, **{k.replace(" ", "_"): counts[k] for k in KINDS}, "agree": agree}

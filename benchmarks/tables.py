@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, percent
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
@@ -77,7 +77,7 @@ def _camvid(result: dict[str, Any]) -> str:
     best = max(result["rows"], key=lambda row: row["mean_iu"])
     minutes = sum(row["seconds"] for row in result["rows"]) / 60
     return (
-        f"`{result['command']}` — on the same machine\n\n"
+        f"`{result['command']}` — {result['environment']['processor']}\n\n"
         f"From scratch on CamVid's 367 training images, {minutes:.0f} minutes beside other work: training loss "
         f"{first['train_loss']:.2f} → {last['train_loss']:.2f}; mean IU on the 101 validation images (11 classes, void "
         f"excluded, 360×480) {first['mean_iu']:.3f} after epoch 1 and {best['mean_iu']:.3f} at best, in epoch "
@@ -110,7 +110,7 @@ def _parity(result: dict[str, Any]) -> str:
         calls, values, errors, meant, wrong = (
             sum(row[k] for row in rows) for k in ("calls", "values", "errors", "on_purpose", "disagreement")
         )
-        agree = 100 * (1 - wrong / max(calls, 1))
-        lines.append(f"| {len(rows)} {name} | {calls} | {values} | {errors} | {meant} | {wrong} | {agree:.2f} % |")
-    worst = [f"`{r['function']}` {r['agree_percent']:.2f} %" for r in result["rows"] if r["disagreement"]]
+        agree = percent(calls - meant, wrong)
+        lines.append(f"| {len(rows)} {name} | {calls} | {values} | {errors} | {meant} | {wrong} | {agree} |")
+    worst = [f"`{r['function']}` ({r['disagreement']})" for r in result["rows"] if r["disagreement"]]
     return "\n".join(lines) + "\n" + (f"\nNot all: {', '.join(worst)}.\n" if worst else "")
