@@ -254,7 +254,8 @@ def div(x: Operand, y: Operand) -> Tensor:
 
 
 def pow(x: Operand, y: Operand) -> Tensor:
-    """x to the power y, broadcast. Integers stay integers.
+    """x to the power y, broadcast. Integers stay integers. At y = 0 the slope in x is 0 and the derivative of that
+    slope by y is 1/x (0 in PyTorch); at x = 0, −0 or −∞ slopes are limits, where PyTorch may have NaN.
 
     Raises ValueError for integers to a negative power (PyTorch does so for numbers, and for tensors gives 0), TypeError
     for booleans to booleans.
@@ -330,7 +331,8 @@ def clip(x: Tensor, min: Operand | None = None, max: Operand | None = None) -> T
     The gradient passes to x where it is within, the ends included, and to a bound that is a tensor where x is beyond
     it; a NaN lets none through.
 
-    Raises ValueError if both are None, TypeError for booleans and other types.
+    Raises ValueError if both are None or one is beyond what an integer dtype holds (PyTorch refuses 300 for uint8 and
+    takes −1 for 255), TypeError for booleans and other types.
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None; at least one is needed")

@@ -156,7 +156,8 @@ def index(x: Tensor, at: Any) -> Tensor:
     """x[at]: integers, slices, …, None, integer and boolean arrays (lists, Tensors), as in PyTorch and NumPy.
 
     Where integers stand beside arrays they select first, and the arrays index what is left (PyTorch's rule; in NumPy
-    such an integer counts as an array). Slices may run backwards, which PyTorch refuses.
+    such an integer counts as an array). Slices may run backwards, which PyTorch refuses; there is one … at most, and an
+    index out of range is refused even where the result has no elements.
 
     Raises ValueError for an index out of range or too many of them, TypeError for floats, single booleans and uint8
     (which PyTorch takes for a mask and NumPy for positions).
@@ -248,6 +249,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         mode: "constant" (`value`, 0 by default), "reflect" (… 2 1 | 0 1 2 …), "replicate" (… 0 0 | 0 1 2 …) or
             "circular" (… 8 9 | 0 1 2 …).
         value: for "constant" only.
+
+    Beside a crop, rows are repeated from what is left (PyTorch's "circular" reads some that were cropped), and with a
+    mode other than "constant" something must be left.
 
     Raises:
         ValueError: an odd number of counts, too many of them, a crop larger than the axis, more reflected rows than
