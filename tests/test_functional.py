@@ -150,7 +150,12 @@ ERRORS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: F.pad(Tensor([1]), (1, 1), value=float("inf")), ValueError, "value is inf for int64"),
     (lambda: Tensor([1]) + 2**70, ValueError, "add: an operand is 1180591620717411303424 for int64"),
     (lambda: t(2) * 10**400, ValueError, "which is no float"),
-    (lambda: Tensor(np.ones(1, np.int64)) + np.ones(1, np.uint64), TypeError, "no integer type in common"),
+    (
+        lambda: Tensor(np.ones(1, np.int64)) + np.ones(1, np.uint64),
+        TypeError,
+        "add: int64 and uint64 have no integer type",
+    ),
+    (lambda: F.cat([Tensor(np.ones(1, np.int64)), Tensor(np.ones(1, np.uint64))]), TypeError, "cat: int64 and uint64"),
     (lambda: t(2, 3)[[[0, 1], [0]]], ValueError, "index: .* has rows of different lengths"),
     (lambda: F.conv2d(t(1, 1, 3, 3), t(1, 1, 1, 1), stride=2**70), ValueError, "conv2d: stride is 11805.*; at most"),
     (lambda: F.conv2d(t(1, 1, 3, 3), t(1, 1, 1, 1), stride=np.array([2, 2])), TypeError, "conv2d: stride is array"),

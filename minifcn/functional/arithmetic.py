@@ -130,24 +130,24 @@ def as_floats(x: Tensor) -> Tensor:
     return x if x.dtype in FLOATS else cast(x, FLOAT32)
 
 
-def promoted(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+def promoted(op: str, a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of a result of both: a float before an integer, whatever their widths (int64 and float32 give float32,
     where NumPy gives float64), an integer before a boolean, the wider of one kind."""
     if (a.kind == "f") != (b.kind == "f"):
         return a if a.kind == "f" else b
     common = np.result_type(a, b)
     if common.kind == "f" and a.kind != "f":
-        raise TypeError(f"dtype: {a} and {b} have no integer type in common; convert one of them with to()")
+        raise TypeError(f"{op}: {a} and {b} have no integer type in common; convert one of them with to()")
     return common
 
 
-def result_dtype(a: Tensor, b: Tensor) -> np.dtype[Any]:
+def result_dtype(op: str, a: Tensor, b: Tensor) -> np.dtype[Any]:
     """As `promoted`, but a tensor without axes counts less than one with axes: it changes the kind (an integer tensor
     and a float scalar give floats) and not the width."""
     if (a.ndim == 0) == (b.ndim == 0):
-        return promoted(a.dtype, b.dtype)
+        return promoted(op, a.dtype, b.dtype)
     strong, weak = (b.dtype, a.dtype) if a.ndim == 0 else (a.dtype, b.dtype)
-    return promoted(strong, weak) if RANK[weak.kind] > RANK[strong.kind] else strong
+    return promoted(op, strong, weak) if RANK[weak.kind] > RANK[strong.kind] else strong
 
 
 RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
@@ -168,7 +168,7 @@ def operands(op: str, x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
     real(op, a)
     real(op, b)
     if a.dtype != b.dtype:
-        dtype = result_dtype(a, b)
+        dtype = result_dtype(op, a, b)
         a, b = cast(a, dtype), cast(b, dtype)
     if a.shape != b.shape:
         shape = broadcast_shape(op, a.shape, b.shape)

@@ -362,7 +362,7 @@ def one_dtype(op: str, parts: list[Tensor]) -> list[Tensor]:
     """The tensors in the widest of their dtypes. Raises TypeError for dtypes that minifcn does not compute with."""
     for t in parts:
         real(op, t)
-    dtype = functools.reduce(promoted, (t.dtype for t in parts))
+    dtype = functools.reduce(functools.partial(promoted, op), (t.dtype for t in parts))
     return [cast(t, dtype) for t in parts]
 
 
