@@ -108,6 +108,31 @@ class ConvGeometry:
         (p, q), (i, j) = self.y_hw, self.w_hw
         return self.n * self.o * p * q * (self.c // self.groups) * i * j
 
+    def turned(self) -> ConvGeometry | None:
+        """The convolution that the transposed one is at stride 1, with the filter turned by 180° and its channels
+        swapped: padding d(k−1) − p (Dumoulin & Visin, relationship 9). None at a larger stride, or where the padding
+        would be negative.
+
+        >>> geom = ConvGeometry.of_conv((1, 3, 5, 5), (8, 3, 3, 3), (1, 1), (0, 0), (1, 1), 1, "conv2d")
+        >>> geom.turned().y_shape, geom.turned().padding
+        ((1, 3, 5, 5), (2, 2))
+        """
+        height, width = (d * (k - 1) - p for d, k, p in zip(self.dilation, self.w_hw, self.padding, strict=True))
+        if self.stride != (1, 1) or min(height, width) < 0:
+            return None
+        return ConvGeometry(
+            n=self.n,
+            c=self.o,
+            o=self.c,
+            x_hw=self.y_hw,
+            w_hw=self.w_hw,
+            y_hw=self.x_hw,
+            stride=(1, 1),
+            padding=(height, width),
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
     @classmethod
     def of_conv(
         cls, x_shape: Shape, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int, op: str

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minifcn import kernels
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import (
     batched,
@@ -50,17 +51,28 @@ fold_p = Primitive("fold(cols) -> x")
 unfold_p.defvjp(lambda gcols, geom: fold_p(gcols, geom=geom))
 fold_p.defvjp(lambda gx, geom: unfold_p(gx, geom=geom))
 
-# y[n,o,p,q] = x[n,o,p,q] + b[o]
-add_bias_p = Primitive("add_bias(x, b) -> y", lambda x, b: x + b[:, None, None])
-add_bias_p.defvjp(lambda gy: gy, lambda gy: sum(gy, (0, 2, 3)))
+# with a bias, which the kernels add while a score is still in the processor's cache
+conv2d_bias_p = Primitive(
+    "conv2d_bias(x, w, b) -> y", lambda x, w, b, *, geom: kernels.run("conv2d", x, w, b, geom=geom)
+)
+conv2d_bias_p.defvjp(
+    lambda gy, w, geom: conv_transpose2d_p(gy, w, geom=geom),
+    lambda gy, x, geom: conv2d_weight_p(x, gy, geom=geom),
+    lambda gy: sum(gy, (0, 2, 3)),
+)
+conv_transpose2d_bias_p = Primitive(
+    "conv_transpose2d_bias(y, w, b) -> x", lambda y, w, b, *, geom: kernels.run("conv_transpose2d", y, w, b, geom=geom)
+)
+conv_transpose2d_bias_p.defvjp(
+    lambda gx, w, geom: conv2d_p(gx, w, geom=geom),
+    lambda gx, y, geom: conv2d_weight_p(gx, y, geom=geom),
+    lambda gx: sum(gx, (0, 2, 3)),
+)
 
 
-def _bias(op: str, y: Tensor, bias: Tensor | None) -> Tensor:
-    if bias is None:
-        return y
-    if bias.shape != (y.shape[1],):
-        raise ValueError(f"{op}: bias has shape {bias.shape} but there are {y.shape[1]} output channels")
-    return add_bias_p(y, bias)
+def _check_bias(op: str, channels: int, bias: Tensor | None) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"{op}: bias has shape {bias.shape} but there are {channels} output channels")
 
 
 def _arguments(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -120,7 +132,8 @@ def conv2d(
         paddings = pair(padding, "conv2d", "padding", 0)
     groups = integer("conv2d", "groups", groups, 1)
     geom = ConvGeometry.of_conv(x.shape, w.shape, strides, paddings, dilations, groups, "conv2d")
-    return unbatched(_bias("conv2d", conv2d_p(x, w, geom=geom), b), single)
+    _check_bias("conv2d", geom.o, b)
+    return unbatched(conv2d_p(x, w, geom=geom) if b is None else conv2d_bias_p(x, w, b, geom=geom), single)
 
 
 def _same(x: Tensor, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:
@@ -182,7 +195,9 @@ def conv_transpose2d(
         extra = _output_padding(wanted, y.shape, w.shape, strides, paddings, dilations)
     groups = integer(op, "groups", groups, 1)
     geom = ConvGeometry.of_conv_transpose(y.shape, w.shape, strides, paddings, extra, dilations, groups, op)
-    return unbatched(_bias(op, conv_transpose2d_p(y, w, geom=geom), b), single)
+    _check_bias(op, geom.c, b)
+    image = conv_transpose2d_p(y, w, geom=geom) if b is None else conv_transpose2d_bias_p(y, w, b, geom=geom)
+    return unbatched(image, single)
 
 
 def _output_padding(

@@ -39,6 +39,7 @@ class ConvCase:
 CONV_CASES = [
     ConvCase("plain", (2, 3, 6, 5), (4, 3, 3, 2)),
     ConvCase("same", (1, 2, 5, 6), (3, 2, 3, 3), padding=(1, 1)),
+    ConvCase("full", (2, 1, 3, 9), (2, 1, 3, 3), padding=(2, 2)),
     ConvCase("pointwise", (2, 4, 3, 5), (3, 4, 1, 1)),
     ConvCase("pointwise strided", (2, 3, 5, 4), (2, 3, 1, 1), stride=(2, 2)),
     ConvCase("strided, last row unused", (1, 2, 8, 7), (3, 2, 3, 3), stride=(2, 2), padding=(1, 1)),

@@ -33,11 +33,14 @@ def _one(name: str, *arrays: Array, **params: Any) -> Callable[[], Sequence[Case
     return lambda: [_call(name, "", *arrays, **params)]
 
 
-def _conv(name: str, first: str, second: str) -> Sequence[Case]:
+def _conv(name: str, *args: str) -> Sequence[Case]:
+    """args names what is passed: the image x, the filter w, the scores y, a bias "c" or "o" for their channels."""
     cases = []
     for given in CONV_CASES:
-        shapes = {"x": given.geom.x_shape, "w": given.geom.w_shape, "y": given.geom.y_shape}
-        cases.append(_call(name, given.name, normal(*shapes[first]), normal(*shapes[second], seed=1), geom=given.geom))
+        g = given.geom
+        shapes = {"x": g.x_shape, "w": g.w_shape, "y": g.y_shape, "c": (g.c,), "o": (g.o,)}
+        arrays = [normal(*shapes[arg], seed=k) for k, arg in enumerate(args)]
+        cases.append(_call(name, given.name, *arrays, geom=g))
     return cases
 
 
@@ -144,7 +147,8 @@ PRIMITIVE_CASES: dict[str, Callable[[], Sequence[Case]]] = {
     "conv2d": lambda: _conv("conv2d", "x", "w"),
     "conv_transpose2d": lambda: _conv("conv_transpose2d", "y", "w"),
     "conv2d_weight": lambda: _conv("conv2d_weight", "x", "y"),
-    "add_bias": _one("add_bias", normal(2, 3, 2, 2), normal(3)),
+    "conv2d_bias": lambda: _conv("conv2d_bias", "x", "w", "o"),
+    "conv_transpose2d_bias": lambda: _conv("conv_transpose2d_bias", "y", "w", "c"),
     "unfold": lambda: _unfold("unfold"),
     "fold": lambda: _unfold("fold"),
     "max_pool2d": lambda: _max_pool("max_pool2d"),

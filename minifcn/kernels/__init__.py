@@ -1,6 +1,6 @@
 """Arrays in, arrays out; never sees a Tensor. Importing a module of this room registers its kernels."""
 
-from minifcn.kernels import conv_gemm, interpolate, loss, norm, pointwise, pool, reference, unfold
+from minifcn.kernels import conv_gemm, conv_winograd, interpolate, loss, norm, pointwise, pool, reference, unfold
 from minifcn.kernels.registry import Kernel, Unsupported, algorithms, explain, kernel, run, using
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Unsupported",
     "algorithms",
     "conv_gemm",
+    "conv_winograd",
     "explain",
     "interpolate",
     "kernel",

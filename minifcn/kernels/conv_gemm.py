@@ -22,7 +22,7 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.registry import kernel
-from minifcn.kernels.windows import band, fold, reach, windows
+from minifcn.kernels.windows import band, fold, reach, rectangles, windows
 from minifcn.threads import parallel, runs, scratch
 
 TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
@@ -42,15 +42,11 @@ class Tile(NamedTuple):
 
 def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Iterator[Tile]:
     """Cut the scores into rectangles whose columns fit the budget: whole rows, which are contiguous, where one fits."""
-    p, q = geom.y_hw
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
-    scores = max(budget // per_score, 1)
-    height, width = (max(scores // q, 1), q) if scores >= q else (1, scores)
     for n in range(geom.n):
         for g in range(geom.groups):
-            for p0 in range(0, p, height):
-                for q0 in range(0, q, width):
-                    yield Tile(n, g, (p0, min(p0 + height, p)), (q0, min(q0 + width, q)))
+            for rows, columns in rectangles(geom.y_hw, budget // per_score):
+                yield Tile(n, g, rows, columns)
 
 
 def _short(geom: ConvGeometry, tasks: int) -> bool:
@@ -90,8 +86,9 @@ def _gather(x: Array, geom: ConvGeometry, tile: Tile, part: slice, cols: Array) 
     """Copy the windows of some of a group's channels into cols (channels, I, J, rows, columns)."""
     start = tile.g * (geom.c // geom.groups)
     image = x[tile.n, start + part.start : start + part.stop]
-    extent = [span[1] - span[0] for span in (reach(geom, 0, tile.rows), reach(geom, 1, tile.columns))]
-    padded = band(image, geom, tile.rows, tile.columns, scratch("band", (len(image), *extent), x.dtype))
+    rows, columns = reach(geom, 0, tile.rows), reach(geom, 1, tile.columns)
+    extent = (rows[1] - rows[0], columns[1] - columns[0])
+    padded = band(image, rows, columns, scratch("band", (len(image), *extent), x.dtype))
     np.copyto(cols, windows(padded, geom.w_hw, cols.shape[3:], geom.stride, geom.dilation))
 
 
@@ -116,29 +113,30 @@ def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
 
 
 @kernel("conv2d", backend="numpy", algorithm="gemm")
-def conv2d_gemm(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
-    """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W)."""
+def conv2d_gemm(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W) + b (O,)."""
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = np.empty(geom.y_shape, x.dtype)
     w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)  # (groups, O/groups, C/groups·I·J)
+    b_rows = None if b is None else b.reshape(geom.groups, -1, 1)
     if y.size == 0 or w_rows.shape[2] == 0:
-        y[...] = 0
+        y[...] = 0 if b is None else b[:, None, None]
         return y
+
+    def product(tile: Tile, part: slice, cols: Array) -> None:
+        out = _scores(y, geom, tile)[part]
+        np.matmul(w_rows[tile.g, part], cols, out=out)
+        if b_rows is not None:  # now, while the scores are in the cache
+            out += b_rows[tile.g, part]
+
     if _filter_dominates(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
         for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
-            cols, out, filters = _shared_columns(x, geom, tile), _scores(y, geom, tile), w_rows[tile.g]
-
-            def product(part: slice, cols: Array = cols, out: Array = out, filters: Array = filters) -> None:
-                np.matmul(filters[part], cols, out=out[part])
-
-            parallel(product, _shares(len(filters), 2 * LANES))
+            cols = _shared_columns(x, geom, tile)
+            parts = _shares(w_rows.shape[1], 2 * LANES)
+            parallel(lambda part, tile=tile, cols=cols: product(tile, part, cols), parts)  # type: ignore[misc]
         return y
-    tiles = list(_tiles(geom, x.itemsize))
-    parallel(
-        lambda tile: np.matmul(w_rows[tile.g], _columns(x, geom, tile), out=_scores(y, geom, tile)),
-        tiles,
-        alone=_short(geom, len(tiles)),
-    )
+    tiles, every = list(_tiles(geom, x.itemsize)), slice(None)
+    parallel(lambda tile: product(tile, every, _columns(x, geom, tile)), tiles, alone=_short(geom, len(tiles)))
     return y
 
 
@@ -181,13 +179,14 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
 
 
 @kernel("conv_transpose2d", backend="numpy", algorithm="gemm")
-def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
-    """x (N,C,H,W) from y (N,O,P,Q): wᵀ @ y and fold(), or at stride 1 a convolution with the filter turned round."""
+def conv_transpose2d_gemm(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """x (N,C,H,W) from y (N,O,P,Q) and b (C,): wᵀ @ y and fold(), or at stride 1 a convolution with the filter turned
+    round."""
     y, w = np.ascontiguousarray(y), np.ascontiguousarray(w)
-    full = _turned(geom)
+    full = geom.turned()
     if full is not None and not _filter_dominates(geom, y.itemsize):
         turned = w.reshape(geom.groups, -1, *w.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)  # (g, C/g, O/g, I, J)
-        return conv2d_gemm(y, turned.reshape(full.w_shape), geom=full)
+        return conv2d_gemm(y, turned.reshape(full.w_shape), b, geom=full)
 
     channels, per_group = geom.c // geom.groups, geom.o // geom.groups
     taps = geom.w_hw[0] * geom.w_hw[1]
@@ -197,7 +196,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
     span = [reach(geom, axis, (0, geom.y_hw[axis])) for axis in range(2)]
     x = np.empty(geom.x_shape, y.dtype)
     if x.size == 0 or y.size == 0 or w.size == 0:
-        x[...] = 0
+        x[...] = 0 if b is None else b[:, None, None]
         return x
     # a task owns some channels of the image, so overlapping windows never meet in two tasks
     step = max(min(TILE_BYTES // (taps * p * q * y.itemsize), math.ceil(channels / LANES)), 1)
@@ -219,29 +218,11 @@ def conv_transpose2d_gemm(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
             fold(cols.reshape(count, *geom.w_hw, p1 - p0, q), target, geom.stride, geom.dilation)
         (top, _), (left, _) = span  # top = −padding: the rows above the image are cut off
         image = padded[:, -top : -top + geom.x_hw[0], -left : -left + geom.x_hw[1]]
-        x[n, g * channels + part.start : g * channels + part.stop] = image
+        at = slice(g * channels + part.start, g * channels + part.stop)
+        if b is None:
+            x[n, at] = image
+        else:
+            np.add(image, b[at, None, None], out=x[n, at])
 
     parallel(scatter, tasks, alone=_short(geom, len(tasks)))
     return x
-
-
-def _turned(geom: ConvGeometry) -> ConvGeometry | None:
-    """The convolution, of stride 1, that is this transposed one: padding d(k−1) − p (Dumoulin & Visin, relationship 9);
-    None where the stride is larger or the padding would be negative."""
-    if geom.stride != (1, 1):
-        return None
-    padding = tuple(d * (k - 1) - p for d, k, p in zip(geom.dilation, geom.w_hw, geom.padding, strict=True))
-    if min(padding) < 0:
-        return None
-    return ConvGeometry(
-        n=geom.n,
-        c=geom.o,
-        o=geom.c,
-        x_hw=geom.y_hw,
-        w_hw=geom.w_hw,
-        y_hw=geom.x_hw,
-        stride=(1, 1),
-        padding=(padding[0], padding[1]),
-        dilation=geom.dilation,
-        groups=geom.groups,
-    )

@@ -35,21 +35,27 @@ def _terms(geom: ConvGeometry) -> Iterator[Term]:
 
 
 @kernel("conv2d", backend="numpy", algorithm=REFERENCE)
-def conv2d_reference(x: Array, w: Array, *, geom: ConvGeometry) -> Array:
-    """∂B/∂y: y[n,o,p,q] = Σ x[n,c,h,v]·w[o,c,i,j]."""
+def conv2d_reference(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """∂B/∂y, and a bias: y[n,o,p,q] = Σ x[n,c,h,v]·w[o,c,i,j] + b[o]."""
     y = np.zeros(geom.y_shape, x.dtype)
     for at_x, at_w, at_y in _terms(geom):
         y[at_y] += x[at_x] * w[at_w]
-    return y
+    return y if b is None else _plus_bias(y, b)
 
 
 @kernel("conv_transpose2d", backend="numpy", algorithm=REFERENCE)
-def conv_transpose2d_reference(y: Array, w: Array, *, geom: ConvGeometry) -> Array:
-    """∂B/∂x: x[n,c,h,v] = Σ y[n,o,p,q]·w[o,c,i,j]."""
+def conv_transpose2d_reference(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """∂B/∂x, and a bias: x[n,c,h,v] = Σ y[n,o,p,q]·w[o,c,i,j] + b[c]."""
     x = np.zeros(geom.x_shape, y.dtype)
     for at_x, at_w, at_y in _terms(geom):
         x[at_x] += y[at_y] * w[at_w]
-    return x
+    return x if b is None else _plus_bias(x, b)
+
+
+def _plus_bias(y: Array, b: Array) -> Array:
+    for n, o, p, q in np.ndindex(*y.shape):
+        y[n, o, p, q] += b[o]
+    return y
 
 
 @kernel("conv2d_weight", backend="numpy", algorithm=REFERENCE)

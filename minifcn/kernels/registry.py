@@ -3,8 +3,9 @@
     @kernel("conv2d", backend="numpy", algorithm="gemm")
     def conv2d_gemm(x, w, geom): ...
 
-`run` takes the first algorithm, in order of registration, whose `supports` holds ("auto"). `using(conv2d="reference")`
-asks for one by name, strictly: a geometry that it does not support raises instead of falling back.
+`run` takes the first algorithm that supports the geometry and whose `auto` holds, which says from which sizes and for
+which dtypes it is the fastest; those without `auto` come last. `using(conv2d="reference")` asks for one by name,
+strictly: a geometry that it does not support raises instead of falling back.
 """
 
 from __future__ import annotations
@@ -35,9 +36,17 @@ class Kernel:
     function: Callable[..., Any]
     supports: Callable[..., bool] | None  # of the operation's keyword arguments; None: always
     limits: str  # what `supports` asks for, in words
+    auto: Callable[..., bool] | None  # of the dtype and the keyword arguments: whether auto takes it; None: always
+    best: str  # what `auto` asks for, in words
 
     def refuses(self, params: dict[str, Any]) -> bool:
         return self.supports is not None and not self.supports(**params)
+
+    def taken(self, dtype: Any, params: dict[str, Any]) -> bool:
+        """Whether auto takes it, if nothing before it was taken."""
+        if self.algorithm == REFERENCE or self.refuses(params):
+            return False
+        return self.auto is None or self.auto(dtype, **params)
 
 
 _kernels: dict[tuple[str, str], dict[str, Kernel]] = {}
@@ -51,11 +60,15 @@ def kernel(
     algorithm: str,
     supports: Callable[..., bool] | None = None,
     limits: str = "",
+    auto: Callable[..., bool] | None = None,
+    best: str = "",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as an algorithm for `op` on `backend`."""
 
     def register(function: Function) -> Function:
-        _kernels.setdefault((op, backend), {})[algorithm] = Kernel(op, backend, algorithm, function, supports, limits)
+        known = _kernels.setdefault((op, backend), {})
+        known[algorithm] = Kernel(op, backend, algorithm, function, supports, limits, auto, best)
+        _kernels[op, backend] = dict(sorted(known.items(), key=lambda item: item[1].auto is None))  # a stable order
         return function
 
     return register
@@ -64,10 +77,10 @@ def kernel(
 def run(op: str, *arrays: Any, **params: Any) -> Any:
     """Compute `op` on the arrays (None stands for an optional argument that was not given)."""
     backend = backend_of(*(a for a in arrays if a is not None), op=op)
-    return _choose(op, backend, params).function(*arrays, **params)
+    return _choose(op, backend, arrays[0].dtype, params).function(*arrays, **params)
 
 
-def _choose(op: str, backend: str, params: dict[str, Any]) -> Kernel:
+def _choose(op: str, backend: str, dtype: Any, params: dict[str, Any]) -> Kernel:
     candidates = _kernels.get((op, backend), {})
     wanted = _chosen.get().get(op)
     if wanted is not None:
@@ -79,7 +92,7 @@ def _choose(op: str, backend: str, params: dict[str, Any]) -> Kernel:
             )
         return candidates[wanted]
     for candidate in candidates.values():
-        if candidate.algorithm != REFERENCE and not candidate.refuses(params):
+        if candidate.taken(dtype, params):
             return candidate
     raise NotImplementedError(f"{op}: no kernel for {backend} arrays supports {params}")
 
@@ -112,15 +125,17 @@ def explain(op: str, *arrays: Array, **params: Any) -> str:
     if op not in {name for name, _ in _kernels}:
         raise ValueError(f"explain: no operation {op!r}; there are {sorted({name for name, _ in _kernels})}")
     backend = backend_of(*arrays, op=op)
-    chosen = _choose(op, backend, params)
+    chosen = _choose(op, backend, arrays[0].dtype, params)
     rows = [("algorithm", "chosen", "why")]
     for k in algorithms(op, backend):
         if k is chosen:
-            why = "asked for" if op in _chosen.get() else "first that supports it"
+            why = "asked for" if op in _chosen.get() else "the first that auto takes"
         elif k.refuses(params):
             why = f"needs {k.limits}"
         elif k.algorithm == REFERENCE:
             why = "slow by design: the definition"
+        elif not k.taken(arrays[0].dtype, params):
+            why = f"auto takes it for {k.best}"
         else:
             why = "tried later"
         rows.append((k.algorithm, "yes" if k is chosen else "no", why))

@@ -36,13 +36,12 @@ def tap(i: int, j: int, y_hw: Pair, stride: Pair, dilation: Pair) -> tuple[slice
     )
 
 
-def band(x: Array, geom: ConvGeometry, rows: Pair, columns: Pair, out: Array) -> Array:
-    """The part of one image x (C, H, W) that the scores p0 ≤ p < p1, q0 ≤ q < q1 see, padding included: x's own view
-    where it has no padding, else written into `out`.
-    """
-    (top, bottom), (left, right) = (reach(geom, axis, span) for axis, span in enumerate((rows, columns)))
-    height, width = geom.x_hw
-    if top >= 0 and bottom <= height and left >= 0 and right <= width:
+def band(x: Array, rows: Pair, columns: Pair, out: Array, copy: bool = False) -> Array:
+    """Rows and columns of one image x (C, H, W), zeros where they lie beyond it: x's own view where none does, else, or
+    if a copy is asked for, written into `out`."""
+    (top, bottom), (left, right) = rows, columns
+    height, width = x.shape[1:]
+    if not copy and top >= 0 and bottom <= height and left >= 0 and right <= width:
         return x[:, top:bottom, left:right]
     out = out[: x.shape[0], : bottom - top, : right - left]
     row0, row1, column0, column1 = max(top, 0), min(bottom, height), max(left, 0), min(right, width)
@@ -61,3 +60,14 @@ def reach(geom: ConvGeometry, axis: int, scores: Pair) -> Pair:
     start = scores[0] * geom.stride[axis] - geom.padding[axis]
     span = (scores[1] - scores[0] - 1) * geom.stride[axis] + geom.dilation[axis] * (geom.w_hw[axis] - 1) + 1
     return start, start + span
+
+
+def rectangles(hw: Pair, limit: int) -> list[tuple[Pair, Pair]]:
+    """Cut a grid into (rows, columns) of at most `limit` cells each: whole rows, as they are contiguous, or equal parts
+    of one."""
+    p, q = hw
+    height = max(limit // q, 1)
+    width = -(-q // -(-q // max(limit, 1)))
+    return [
+        ((p0, min(p0 + height, p)), (q0, min(q0 + width, q))) for p0 in range(0, p, height) for q0 in range(0, q, width)
+    ]
