@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minifcn.memory import owns
+
 Array = NDArray[Any]  # a NumPy array, or a CuPy array that behaves as one
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NUMPY = (np.ndarray, np.generic)  # a tuple: a union of types would be built anew at every look
@@ -73,7 +75,7 @@ def freeze(array: Array) -> Array:
 
 def own(array: Array, shared: bool) -> Array:
     """A writable array whose memory nobody else has: a copy of one that is shared or a view, else the array itself."""
-    if shared or (isinstance(array, np.ndarray) and array.base is not None):
+    if shared or (isinstance(array, np.ndarray) and not owns(array)):
         return array.copy()
     if isinstance(array, np.ndarray):
         array.flags.writeable = True

@@ -9,14 +9,11 @@ part of the result. So what runs through `parallel` is bit-identical for every t
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -141,15 +138,3 @@ def _one_blas_thread() -> Iterator[None]:
             if _blas_users == 0 and _blas_limit is not None:
                 _blas_limit.restore_original_limits()
                 _blas_limit = None
-
-
-def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """An uninitialised array of this thread, reused by the next call with the same name: fresh memory costs a page
-    fault per 4 KiB, which would take about as long as filling it. Its contents last until that next call.
-    """
-    buffers: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
-    size = math.prod(shape) * dtype.itemsize
-    buffer = buffers.get(name)
-    if buffer is None or buffer.nbytes < size:
-        buffer = buffers[name] = np.empty(size, np.uint8)
-    return buffer[:size].view(dtype).reshape(shape)

@@ -12,6 +12,7 @@ import minifcn
 ROOT = Path(minifcn.__file__).parent
 ROOMS = [
     "geometry",
+    "memory",
     "array",
     "debugging",
     "random",

@@ -9,7 +9,8 @@ import pytest
 
 import minifcn as mf
 import minifcn.functional as F
-from minifcn.threads import parallel, scratch
+from minifcn.memory import scratch
+from minifcn.threads import parallel
 
 
 @pytest.fixture(params=[1, 2, 4])

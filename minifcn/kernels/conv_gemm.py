@@ -23,7 +23,8 @@ from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, fold, reach, rectangles, windows
-from minifcn.threads import parallel, runs, scratch
+from minifcn.memory import empty, scratch
+from minifcn.threads import parallel, runs
 
 TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
 SHARED_BYTES = 32 << 20  # columns of a small image, gathered once for a large filter: the most that a kernel holds
@@ -116,7 +117,7 @@ def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
 def conv2d_gemm(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W) + b (O,)."""
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-    y = np.empty(geom.y_shape, x.dtype)
+    y = empty(geom.y_shape, x.dtype)
     w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)  # (groups, O/groups, C/groups·I·J)
     b_rows = None if b is None else b.reshape(geom.groups, -1, 1)
     if y.size == 0 or w_rows.shape[2] == 0:
@@ -144,7 +145,7 @@ def conv2d_gemm(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometr
 def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     """w (O,C/groups,I,J) = y (O, P·Q) @ columnsᵀ, summed over images and tiles."""
     x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    w = np.empty(geom.w_shape, x.dtype)
+    w = empty(geom.w_shape, x.dtype)
     w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)
     if y.size == 0 or w.size == 0:
         w[...] = 0
@@ -194,7 +195,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, b: Array | None = None, *, geom: C
     p, q = geom.y_hw
     y_rows = y.reshape(geom.n, geom.groups, per_group, p * q)  # (n, g, O/g, P·Q)
     span = [reach(geom, axis, (0, geom.y_hw[axis])) for axis in range(2)]
-    x = np.empty(geom.x_shape, y.dtype)
+    x = empty(geom.x_shape, y.dtype)
     if x.size == 0 or y.size == 0 or w.size == 0:
         x[...] = 0 if b is None else b[:, None, None]
         return x

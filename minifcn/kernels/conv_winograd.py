@@ -49,7 +49,8 @@ from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, rectangles, windows
-from minifcn.threads import parallel, runs, scratch
+from minifcn.memory import empty, scratch
+from minifcn.threads import parallel, runs
 
 POINTS = (0, 1, -1, 2, -2)  # small, so that little is lost to rounding; the last one is always ∞
 TAPS = 3
@@ -319,7 +320,7 @@ def _groups(geom: ConvGeometry) -> list[tuple[slice, slice]]:
 
 
 def _conv2d(m: int, x: Array, w: Array, b: Array | None, geom: ConvGeometry) -> Array:
-    y = np.empty(geom.y_shape, x.dtype)
+    y = empty(geom.y_shape, x.dtype)
     if y.size:
         for channels, filters in _groups(geom):
             _convolve(
@@ -336,7 +337,7 @@ def _conv2d(m: int, x: Array, w: Array, b: Array | None, geom: ConvGeometry) -> 
 def _conv_transpose2d(m: int, y: Array, w: Array, b: Array | None, geom: ConvGeometry) -> Array:
     turned = geom.turned()
     assert turned is not None  # `supports` asks for it
-    x = np.empty(geom.x_shape, y.dtype)
+    x = empty(geom.x_shape, y.dtype)
     if x.size:
         for channels, filters in _groups(geom):
             _convolve(
@@ -351,8 +352,10 @@ def _conv_transpose2d(m: int, y: Array, w: Array, b: Array | None, geom: ConvGeo
 
 
 def _conv2d_weight(m: int, x: Array, y: Array, geom: ConvGeometry) -> Array:
-    w = np.zeros(geom.w_shape, x.dtype)
-    if w.size and y.size:
+    w = empty(geom.w_shape, x.dtype)
+    if not y.size:
+        w[...] = 0
+    elif w.size:
         for channels, filters in _groups(geom):
             _weight(x[:, channels], y[:, filters], w[filters], geom.padding, transform(m, x.dtype))
     return w

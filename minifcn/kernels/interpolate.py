@@ -15,6 +15,7 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import ResizeGeometry
 from minifcn.kernels.registry import kernel
+from minifcn.memory import empty
 from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20  # of planes that are worked on together
@@ -89,7 +90,7 @@ def _each(work: Callable[[Chunk], None], geom: ResizeGeometry, array: Array) -> 
 @kernel("interpolate", backend="numpy", algorithm="taps")
 def interpolate_taps(x: Array, *, geom: ResizeGeometry) -> Array:
     """y (N,C,P,Q) from x (N,C,H,W)."""
-    y = np.empty((*x.shape[:2], *geom.y_hw), x.dtype)
+    y = empty((*x.shape[:2], *geom.y_hw), x.dtype)
 
     def work(chunk: Chunk) -> None:
         y[chunk] = _resize(_resize(x[chunk], geom, 0), geom, 1)
@@ -101,7 +102,7 @@ def interpolate_taps(x: Array, *, geom: ResizeGeometry) -> Array:
 @kernel("interpolate_adjoint", backend="numpy", algorithm="taps")
 def interpolate_adjoint_taps(y: Array, *, geom: ResizeGeometry) -> Array:
     """x (N,C,H,W) from y (N,C,P,Q)."""
-    x = np.empty((*y.shape[:2], *geom.x_hw), y.dtype)
+    x = empty((*y.shape[:2], *geom.x_hw), y.dtype)
 
     def work(chunk: Chunk) -> None:
         x[chunk] = _resize_adjoint(_resize_adjoint(y[chunk], geom, 1), geom, 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.kernels.registry import kernel
+from minifcn.memory import empty
 from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 15  # pixels
@@ -48,7 +49,7 @@ def cross_entropy_chunks(x: Array, *, target: Array, weight: Array | None, ignor
 @kernel("cross_entropy_grad", backend="numpy", algorithm="chunks")
 def cross_entropy_grad_chunks(gy: Array, x: Array, *, target: Array, weight: Array | None, ignore_index: int) -> Array:
     """gx (N,C,M) = gy[n,m]·weight[t]·(softmax(x)[n,c,m] − [c = t]), 0 where t = target[n,m] is ignored."""
-    gx = np.empty(x.shape, x.dtype)
+    gx = empty(x.shape, x.dtype)
 
     @np.errstate(invalid="ignore", over="ignore")  # an ignored pixel's logits may be anything
     def work(task: tuple[int, slice]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.kernels.registry import kernel
+from minifcn.memory import empty
 from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20
@@ -40,7 +41,7 @@ def _centre(x: Array, mean: Array, out: Array) -> Array:
 def batch_norm_channels(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple[Array, Array, Array]:
     """(y, mean, var) with the batch's own statistics, in float64; var is the biased one. x, y (N,C,H,W), the others
     (C,)."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     mean, var = np.empty((2, x.shape[1]))
 
     def work(part: slice) -> None:
@@ -63,7 +64,7 @@ def batch_norm_grad_channels(
     gy: Array, x: Array, gamma: Array, *, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """(gx, ggamma, gbeta): with x̂ = (x − mean)/σ over M values, gx = γ/σ·(gy − gβ/M − x̂·gγ/M)."""
-    gx = np.empty(x.shape, x.dtype)
+    gx = empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty((2, x.shape[1]), x.dtype)
     count = x.size // x.shape[1]
 
@@ -87,7 +88,7 @@ def batch_norm_grad_channels(
 @kernel("batch_norm_inference", backend="numpy", algorithm="channels")
 def batch_norm_inference_channels(x: Array, gamma: Array, beta: Array, *, mean: Array, var: Array, eps: float) -> Array:
     """y = (x − mean)·γ/√(var + eps) + β. Not x·a + (β − mean·a), which is one pass less but cancels at a large mean."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     scale = (gamma / np.sqrt(var.astype(np.float64) + eps)).astype(x.dtype)
 
     def work(part: slice) -> None:

@@ -10,6 +10,7 @@ from minifcn.array import Array
 from minifcn.kernels.philox import philox_words
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
+from minifcn.memory import empty
 from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 18  # elements
@@ -30,7 +31,7 @@ def _each(work: Callable[[slice], object], size: int) -> None:
 @kernel("relu", backend="numpy", algorithm="chunks")
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
-    flat, y = _flat(x), np.empty(x.size, x.dtype)
+    flat, y = _flat(x), empty((x.size,), x.dtype)
     _each(lambda part: np.maximum(flat[part], 0, out=y[part]), x.size)
     return y.reshape(x.shape)
 
@@ -38,7 +39,7 @@ def relu_chunks(x: Array) -> Array:
 @kernel("relu_grad", backend="numpy", algorithm="chunks")
 def relu_grad_chunks(gy: Array, y: Array) -> Array:
     """gx = gy, but 0 where y ≤ 0; a NaN that came through the ReLU lets its gradient through."""
-    flat_gy, flat_y, gx = _flat(gy), _flat(y), np.empty(gy.size, gy.dtype)
+    flat_gy, flat_y, gx = _flat(gy), _flat(y), empty((gy.size,), gy.dtype)
     _each(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), gy.size)
     return gx.reshape(gy.shape)
 

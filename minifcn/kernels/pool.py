@@ -15,6 +15,7 @@ from minifcn.geometry import AdaptiveGeometry, PoolGeometry
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
 from minifcn.kernels.windows import tap as tap_slices
+from minifcn.memory import empty
 from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20  # planes worked on at a time, so that all passes but the first find them in cache
@@ -83,7 +84,7 @@ def max_pool2d_taps(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
     """(y, tap), both (N,C,P,Q): the largest value of each window, and the number i·J + j of the tap that holds it."""
     x_planes = _planes(x)
     y = np.full((len(x_planes), *geom.y_hw), -np.inf, x.dtype)
-    tap = np.empty(y.shape, _tap_dtype(geom))
+    tap = empty(y.shape, _tap_dtype(geom))
     tap[...] = _first_taps(geom)  # what wins where nothing is larger than −∞
 
     def work(chunk: slice) -> None:
@@ -158,7 +159,7 @@ def _accumulate(
     geom: PoolGeometry, dtype: np.dtype[np.floating], add: Callable[[Array, slice, int, tuple[slice, slice]], None]
 ) -> Array:
     """x (N,C,H,W) filled by `add`, called once for every chunk of planes and tap of the window."""
-    x = np.empty((geom.n * geom.c, *geom.x_hw), dtype)
+    x = empty((geom.n * geom.c, *geom.x_hw), dtype)
 
     def work(chunk: slice) -> None:
         padded = np.zeros((chunk.stop - chunk.start, *_padded_hw(geom)), dtype)

@@ -8,6 +8,7 @@ from minifcn.array import Array
 from minifcn.geometry import PoolGeometry
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import fold, windows
+from minifcn.memory import empty
 from minifcn.threads import parallel
 
 
@@ -21,7 +22,7 @@ def _padded(geom: PoolGeometry, dtype: np.dtype[np.floating]) -> tuple[Array, Ar
 @kernel("unfold", backend="numpy", algorithm="windows")
 def unfold_windows(x: Array, *, geom: PoolGeometry) -> Array:
     """cols (N,C·I·J,P·Q) from x (N,C,H,W)."""
-    cols = np.empty((geom.n, geom.c, *geom.w_hw, *geom.y_hw), x.dtype)
+    cols = empty((geom.n, geom.c, *geom.w_hw, *geom.y_hw), x.dtype)
 
     def work(n: int) -> None:
         padded, inside = _padded(geom, x.dtype)
@@ -35,7 +36,7 @@ def unfold_windows(x: Array, *, geom: PoolGeometry) -> Array:
 @kernel("fold", backend="numpy", algorithm="taps")
 def fold_taps(cols: Array, *, geom: PoolGeometry) -> Array:
     """x (N,C,H,W) from cols (N,C·I·J,P·Q): every window added back to where it came from."""
-    x = np.empty(geom.x_shape, cols.dtype)
+    x = empty(geom.x_shape, cols.dtype)
     parts = cols.reshape(geom.n, geom.c, *geom.w_hw, *geom.y_hw)
 
     def work(n: int) -> None:

@@ -1,0 +1,122 @@
+"""Memory that is used again: large results from a pool, and each thread's scratch buffers.
+
+The system hands out fresh memory page by page and clears it first, which takes about as long as filling it with values.
+A training step makes the same arrays again and again, so what the last one gave back is lent to the next. An array goes
+back when nobody refers to it any more, views of it included; that is Python's own reference counting.
+
+What is lent plus what waits may exceed the most that was lent at once by half, no more; beyond that, what has waited
+longest goes back to the system. (VGG-16's training step, 360×480, then finds everything that it needs.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+
+class Raw(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Bytes that belong to the pool. A class of its own: a view refers to the array that it was made from, unless that
+    is a view itself, of an array of the same class. So views of a lent array keep that array alive, and with it the
+    loan; were the bytes a plain array, they would keep the bytes only."""
+
+
+LARGE = 1 << 20  # bytes from which on an array comes from the pool: the C library reuses smaller ones itself
+HEADROOM = 1.5  # times the most that was lent at once may be held
+SLACK = 1.5  # times what is asked for may a waiting buffer have
+LINE = 64  # bytes of a cache line: vectors that start on one are never split
+
+_lock = threading.Lock()
+_waiting: list[Raw] = []  # the longest waiting one first
+_returned: deque[Raw] = deque()  # a finaliser may run anywhere, even while the lock is held, so it only appends here
+_lent: dict[int, tuple[weakref.ref[Any], Raw]] = {}  # by id of the lent array
+_bytes_lent = _bytes_waiting = _most_lent = 0
+_local = threading.local()
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any] | type[np.generic]) -> np.ndarray[Any, Any]:
+    """As np.empty, from the pool if it is large."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    raw = _borrow(size + LINE)
+    start = -raw.__array_interface__["data"][0] % LINE
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, buffer=raw, offset=start)
+    key = id(array)
+
+    def give_back(_: object) -> None:
+        _returned.append(_lent.pop(key)[1])
+
+    _lent[key] = (weakref.ref(array, give_back), raw)
+    return array
+
+
+def owns(array: np.ndarray[Any, Any]) -> bool:
+    """Whether the array is no view of another one."""
+    if array.base is None:
+        return True
+    lent = _lent.get(id(array))
+    return lent is not None and lent[0]() is array
+
+
+def empty_cache() -> None:
+    """Give the memory that waits in the pool back to the system."""
+    global _bytes_waiting, _most_lent
+    with _lock:
+        _collect()
+        _waiting.clear()
+        _bytes_waiting, _most_lent = 0, _bytes_lent
+
+
+def _borrow(size: int) -> Raw:
+    """At least `size` bytes."""
+    global _bytes_lent, _bytes_waiting, _most_lent
+    with _lock:
+        _collect()
+        fits = [k for k, raw in enumerate(_waiting) if size <= raw.nbytes <= SLACK * size]
+        raw = _waiting.pop(min(fits, key=lambda k: _waiting[k].nbytes)) if fits else None
+        if raw is not None:
+            _bytes_waiting -= raw.nbytes
+        _bytes_lent += size if raw is None else raw.nbytes
+        _most_lent = max(_most_lent, _bytes_lent)
+        while _waiting and _bytes_lent + _bytes_waiting > HEADROOM * _most_lent:
+            _bytes_waiting -= _waiting.pop(0).nbytes
+    return Raw((size,), np.uint8) if raw is None else raw
+
+
+def _new_lock() -> None:
+    """In a forked child: the lock may have been held by a thread that it does not have."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+def _collect() -> None:
+    """Count what has come back. The lock is held."""
+    global _bytes_lent, _bytes_waiting
+    while _returned:
+        raw = _returned.popleft()
+        _waiting.append(raw)
+        _bytes_lent -= raw.nbytes
+        _bytes_waiting += raw.nbytes
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An uninitialised array of this thread, reused by its next call with the same name: contents last until then."""
+    buffers: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
+    size = math.prod(shape) * dtype.itemsize
+    buffer = buffers.get(name)
+    if buffer is None or buffer.nbytes < size:
+        whole = np.empty(size + LINE, np.uint8)
+        start = -whole.__array_interface__["data"][0] % LINE
+        buffer = buffers[name] = whole[start : start + size]
+    return buffer[:size].view(dtype).reshape(shape)
