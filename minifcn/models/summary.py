@@ -17,6 +17,7 @@ import numpy as np
 
 import minifcn.functional as F
 from minifcn.autograd import Tensor, is_grad_enabled, no_grad, set_grad_enabled
+from minifcn.memory import empty_cache
 from minifcn.nn import Conv2d, ConvTranspose2d, Linear, Module
 from minifcn.optim import SGD
 from minifcn.threads import get_num_threads, set_num_threads
@@ -245,6 +246,7 @@ def _peak(work: Callable[[], object]) -> int:
     if ours:
         tracemalloc.start()
     try:
+        empty_cache()  # what earlier work left in the pool would not be asked for again
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         set_num_threads(get_num_threads())  # buffers belong to threads, so new threads have none
