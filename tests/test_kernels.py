@@ -282,7 +282,7 @@ def test_registry_is_strict() -> None:
         with mf.using(conv2d="fft"):
             kernels.run("conv2d", x, w, geom=geom)
     chosen = dict(line.split()[:2] for line in mf.explain("conv2d", x, w, geom=geom).splitlines()[1:])
-    assert chosen == {"gemm": "yes", "reference": "no", "winograd_f4": "no", "winograd_f2": "no"}
+    assert chosen == {"gemm": "yes", "reference": "no", "phases": "no", "winograd_f4": "no", "winograd_f2": "no"}
     with pytest.raises(TypeError, match="arrays of"):
         kernels.run("relu", [1.0, 2.0])
 

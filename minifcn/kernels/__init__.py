@@ -1,6 +1,17 @@
 """Arrays in, arrays out; never sees a Tensor. Importing a module of this room registers its kernels."""
 
-from minifcn.kernels import conv_gemm, conv_winograd, interpolate, loss, norm, pointwise, pool, reference, unfold
+from minifcn.kernels import (
+    conv_gemm,
+    conv_phases,
+    conv_winograd,
+    interpolate,
+    loss,
+    norm,
+    pointwise,
+    pool,
+    reference,
+    unfold,
+)
 from minifcn.kernels.registry import Kernel, Unsupported, algorithms, explain, kernel, run, using
 
 __all__ = [
@@ -8,6 +19,7 @@ __all__ = [
     "Unsupported",
     "algorithms",
     "conv_gemm",
+    "conv_phases",
     "conv_winograd",
     "explain",
     "interpolate",
