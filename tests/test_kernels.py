@@ -111,6 +111,7 @@ EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "conv2d": lambda: with_and_without_bias("x", "w", "o"),
     "conv_transpose2d": lambda: with_and_without_bias("y", "w", "c"),
     "conv2d_weight": lambda: conv_examples("x", "y"),
+    "channel_sum": lambda: iter([([normal(2, 3, 4, 5)], {}), ([normal(1, 2, 70, 65)], {}), ([normal(0, 3, 4, 4)], {})]),
     "max_pool2d": max_pool_examples,
     "pool_take": lambda: tap_examples("x"),
     "pool_put": lambda: tap_examples("y"),
@@ -282,7 +283,14 @@ def test_registry_is_strict() -> None:
         with mf.using(conv2d="fft"):
             kernels.run("conv2d", x, w, geom=geom)
     chosen = dict(line.split()[:2] for line in mf.explain("conv2d", x, w, geom=geom).splitlines()[1:])
-    assert chosen == {"gemm": "yes", "reference": "no", "phases": "no", "winograd_f4": "no", "winograd_f2": "no"}
+    assert chosen == {
+        "gemm": "yes",
+        "reference": "no",
+        "phases": "no",
+        "pointwise": "no",
+        "winograd_f4": "no",
+        "winograd_f2": "no",
+    }
     with pytest.raises(TypeError, match="arrays of"):
         kernels.run("relu", [1.0, 2.0])
 

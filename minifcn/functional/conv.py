@@ -24,7 +24,7 @@ from minifcn.functional._checks import (
     tensor,
     unbatched,
 )
-from minifcn.functional.reduce import sum
+from minifcn.functional.arithmetic import expand
 from minifcn.functional.shape import index, pad, reshape
 from minifcn.geometry import ConvGeometry, Pair, PoolGeometry, conv_transpose_output_size, pair
 
@@ -51,6 +51,10 @@ fold_p = Primitive("fold(cols) -> x")
 unfold_p.defvjp(lambda gcols, geom: fold_p(gcols, geom=geom))
 fold_p.defvjp(lambda gx, geom: unfold_p(gx, geom=geom))
 
+# s[c] = Σ x[n,c,h,v], a bias's gradient; its own is the same number at every pixel
+channel_sum_p = Primitive("channel_sum(x) -> s", lambda x, *, shape: kernels.run("channel_sum", x))
+channel_sum_p.defvjp(lambda gs, shape: expand(reshape(gs, -1, 1, 1), shape))
+
 # with a bias, which the kernels add while a score is still in the processor's cache
 conv2d_bias_p = Primitive(
     "conv2d_bias(x, w, b) -> y", lambda x, w, b, *, geom: kernels.run("conv2d", x, w, b, geom=geom)
@@ -58,7 +62,7 @@ conv2d_bias_p = Primitive(
 conv2d_bias_p.defvjp(
     lambda gy, w, geom: conv_transpose2d_p(gy, w, geom=geom),
     lambda gy, x, geom: conv2d_weight_p(x, gy, geom=geom),
-    lambda gy: sum(gy, (0, 2, 3)),
+    lambda gy: channel_sum_p(gy, shape=gy.shape),
 )
 conv_transpose2d_bias_p = Primitive(
     "conv_transpose2d_bias(y, w, b) -> x", lambda y, w, b, *, geom: kernels.run("conv_transpose2d", y, w, b, geom=geom)
@@ -66,7 +70,7 @@ conv_transpose2d_bias_p = Primitive(
 conv_transpose2d_bias_p.defvjp(
     lambda gx, w, geom: conv2d_p(gx, w, geom=geom),
     lambda gx, y, geom: conv2d_weight_p(gx, y, geom=geom),
-    lambda gx: sum(gx, (0, 2, 3)),
+    lambda gx: channel_sum_p(gx, shape=gx.shape),
 )
 
 

@@ -149,6 +149,7 @@ PRIMITIVE_CASES: dict[str, Callable[[], Sequence[Case]]] = {
     "conv2d_weight": lambda: _conv("conv2d_weight", "x", "y"),
     "conv2d_bias": lambda: _conv("conv2d_bias", "x", "w", "o"),
     "conv_transpose2d_bias": lambda: _conv("conv_transpose2d_bias", "y", "w", "c"),
+    "channel_sum": _one("channel_sum", normal(2, 3, 2, 4), shape=(2, 3, 2, 4)),
     "unfold": lambda: _unfold("unfold"),
     "fold": lambda: _unfold("fold"),
     "max_pool2d": lambda: _max_pool("max_pool2d"),

@@ -3,6 +3,7 @@
 from minifcn.kernels import (
     conv_gemm,
     conv_phases,
+    conv_pointwise,
     conv_winograd,
     interpolate,
     loss,
@@ -20,6 +21,7 @@ __all__ = [
     "algorithms",
     "conv_gemm",
     "conv_phases",
+    "conv_pointwise",
     "conv_winograd",
     "explain",
     "interpolate",

@@ -41,9 +41,12 @@ class Tile(NamedTuple):
     columns: Pair
 
 
-def _tiles(geom: ConvGeometry, itemsize: int, budget: int = TILE_BYTES) -> Iterator[Tile]:
-    """Cut the scores into rectangles whose columns fit the budget: whole rows, which are contiguous, where one fits."""
+def _tiles(geom: ConvGeometry, itemsize: int, budget: int | None = None) -> Iterator[Tile]:
+    """Cut the scores into rectangles whose columns fit the budget (TILE_BYTES, and several tiles for the threads to
+    share): whole rows, which are contiguous, where one fits."""
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
+    if budget is None:
+        budget = min(TILE_BYTES, math.ceil(per_score * geom.y_hw[0] * geom.y_hw[1] / LANES))
     for n in range(geom.n):
         for g in range(geom.groups):
             for rows, columns in rectangles(geom.y_hw, budget // per_score):
@@ -55,20 +58,10 @@ def _short(geom: ConvGeometry, tasks: int) -> bool:
     return geom.macs < SHORT_TASK * tasks
 
 
-def _is_pointwise(geom: ConvGeometry) -> bool:
-    """A 1×1 filter at every pixel: the image is its own columns. (A transposed convolution with output_padding reads
-    beyond the image, so that there are more scores than pixels.)"""
-    return geom.w_hw == (1, 1) and geom.stride == (1, 1) and geom.padding == (0, 0) and geom.x_hw == geom.y_hw
-
-
 def _columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:
     """The windows of one tile as columns (C/groups·I·J, scores), in this thread's scratch memory."""
     rows, columns = tile.rows[1] - tile.rows[0], tile.columns[1] - tile.columns[0]
     channels = geom.c // geom.groups
-    if _is_pointwise(geom):
-        image = x[tile.n, tile.g * channels : (tile.g + 1) * channels, slice(*tile.rows), slice(*tile.columns)]
-        if image.strides[1] == columns * image.strides[2]:  # rows follow each other: no copy is needed
-            return image.reshape(channels, rows * columns)
     cols = scratch("columns", (channels, *geom.w_hw, rows, columns), x.dtype)
     _gather(x, geom, tile, slice(0, channels), cols)
     return cols.reshape(-1, rows * columns)
@@ -191,7 +184,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, b: Array | None = None, *, geom: C
 
     channels, per_group = geom.c // geom.groups, geom.o // geom.groups
     taps = geom.w_hw[0] * geom.w_hw[1]
-    w_rows = w.reshape(geom.groups, per_group, channels, *geom.w_hw)
+    w_rows = w.reshape(geom.groups, per_group, channels * taps)
     p, q = geom.y_hw
     y_rows = y.reshape(geom.n, geom.groups, per_group, p * q)  # (n, g, O/g, P·Q)
     span = [reach(geom, axis, (0, geom.y_hw[axis])) for axis in range(2)]
@@ -210,7 +203,7 @@ def conv_transpose2d_gemm(y: Array, w: Array, b: Array | None = None, *, geom: C
         height, width = (max(end, size) - start for (start, end), size in zip(span, geom.x_hw, strict=True))
         padded = scratch("padded", (count, height, width), y.dtype)
         padded[...] = 0
-        filters = w_rows[g, :, part].reshape(per_group, -1).T  # (c·I·J, O/g)
+        filters = w_rows[g, :, part.start * taps : part.stop * taps].T  # (c·I·J, O/g), a view
         for p0 in range(0, p, band_rows):
             p1 = min(p0 + band_rows, p)
             cols = scratch("columns", (count * taps, (p1 - p0) * q), y.dtype)

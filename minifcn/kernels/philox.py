@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.array import Array
+from minifcn.threads import parallel, runs
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key after every round
 ROUNDS = 10
+CHUNK = 1 << 16  # words drawn at a time, so that the rounds find them in the cache
 WORD = 0xFFFFFFFF
 
 
@@ -39,6 +41,16 @@ def philox_word(seed: int, position: int) -> int:
 
 def philox_words(seed: int, start: int, count: int) -> Array:
     """Words start … start + count of the stream of `seed`, as uint32: philox_word for all of them at once."""
+    words = np.empty(count, np.uint32)
+
+    def draw(part: slice) -> None:
+        words[part] = _words(seed, start + part.start, part.stop - part.start)
+
+    parallel(draw, runs(count, CHUNK), alone=count <= CHUNK)
+    return words
+
+
+def _words(seed: int, start: int, count: int) -> Array:
     first, last = start // 4, -(-(start + count) // 4)
     blocks = np.arange(first, last, dtype=np.uint64)
     c0, c1 = blocks & np.uint64(WORD), blocks >> np.uint64(32)

@@ -10,10 +10,10 @@ from minifcn.array import Array
 from minifcn.kernels.philox import philox_words
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
-from minifcn.memory import empty
+from minifcn.memory import empty, scratch
 from minifcn.threads import parallel, runs
 
-CHUNK = 1 << 18  # elements
+CHUNK = 1 << 18  # elements: fewer are done so fast that passing the interpreter's lock to and fro costs more
 
 
 def _flat(array: Array) -> Array:
@@ -32,7 +32,10 @@ def _each(work: Callable[[slice], object], size: int) -> None:
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
     flat, y = _flat(x), empty((x.size,), x.dtype)
-    _each(lambda part: np.maximum(flat[part], 0, out=y[part]), x.size)
+    zeros = np.zeros(
+        min(x.size, CHUNK), x.dtype
+    )  # NumPy compares two arrays in vectors, and an array with a number not
+    _each(lambda part: np.maximum(flat[part], zeros[: part.stop - part.start], out=y[part]), x.size)
     return y.reshape(x.shape)
 
 
@@ -40,7 +43,12 @@ def relu_chunks(x: Array) -> Array:
 def relu_grad_chunks(gy: Array, y: Array) -> Array:
     """gx = gy, but 0 where y ≤ 0; a NaN that came through the ReLU lets its gradient through."""
     flat_gy, flat_y, gx = _flat(gy), _flat(y), empty((gy.size,), gy.dtype)
-    _each(lambda part: select(~(flat_y[part] <= 0), flat_gy[part], gx[part]), gy.size)
+
+    def work(part: slice) -> None:
+        stopped = np.less_equal(flat_y[part], 0, out=scratch("stopped", (part.stop - part.start,), np.dtype(bool)))
+        select(np.logical_not(stopped, out=stopped), flat_gy[part], gx[part])
+
+    _each(work, gy.size)
     return gx.reshape(gy.shape)
 
 

@@ -15,7 +15,7 @@ from minifcn.geometry import AdaptiveGeometry, PoolGeometry
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.select import select
 from minifcn.kernels.windows import tap as tap_slices
-from minifcn.memory import empty
+from minifcn.memory import empty, scratch
 from minifcn.threads import parallel, runs
 
 CHUNK_BYTES = 1 << 20  # planes worked on at a time, so that all passes but the first find them in cache
@@ -89,16 +89,100 @@ def max_pool2d_taps(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
 
     def work(chunk: slice) -> None:
         padded, best, winner = _pad(x_planes[chunk], geom, -np.inf), y[chunk], tap[chunk]
-        for number, (rows, columns) in _taps(geom):
-            value = padded[:, rows, columns]
-            better = value > best  # false beside a NaN, so a NaN that was found stays
-            better |= np.isnan(value)
-            np.maximum(best, value, out=best)
-            # numbers rise from tap to tap, so the last better one is the largest
-            np.maximum(winner, better * winner.dtype.type(number), out=winner)
+        _scan(padded, best, winner, geom, nan=False)
+        if np.isnan(best).any():  # rare, so looked for once instead of at every tap
+            best[...] = -np.inf
+            winner[...] = _first_taps(geom)
+            _scan(padded, best, winner, geom, nan=True)
 
     parallel(work, _chunks(geom, x.itemsize))
     return y.reshape(geom.y_shape), tap.reshape(geom.y_shape)
+
+
+def _scan(padded: Array, best: Array, winner: Array, geom: PoolGeometry, nan: bool) -> None:
+    """Raise best to the largest value of each window, and winner to its tap; with `nan`, a NaN is larger than all."""
+    for number, (rows, columns) in _taps(geom):
+        value = padded[:, rows, columns]
+        better = value > best  # false beside a NaN, so a NaN that was found stays
+        if nan:
+            better |= np.isnan(value)
+        np.maximum(best, value, out=best)
+        # numbers rise from tap to tap, so the last better one is the largest
+        np.maximum(winner, better * winner.dtype.type(number), out=winner)
+
+
+def _halves(geom: PoolGeometry) -> bool:
+    return geom.w_hw == geom.stride == (2, 2) and geom.padding == (0, 0) and geom.dilation == (1, 1)
+
+
+HALVES = "2×2 windows side by side, without padding"
+
+
+@kernel(
+    "max_pool2d",
+    backend="numpy",
+    algorithm="halves",
+    supports=_halves,
+    limits=HALVES,
+    auto=lambda dtype, geom: True,
+)
+def max_pool2d_halves(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
+    """(y, tap), both (N,C,P,Q), of 2×2 windows: the larger of two neighbours, then of two rows. That is the order of
+    the taps, so equal values are decided alike."""
+    x_planes = _planes(x)
+    y = empty((len(x_planes), *geom.y_hw), x.dtype)
+    tap = empty(y.shape, np.uint8)
+
+    def work(chunk: slice) -> None:
+        padded, best, winner = _pad(x_planes[chunk], geom, -np.inf), y[chunk], tap[chunk]
+        pairs = padded[:, : 2 * geom.y_hw[0], : 2 * geom.y_hw[1]]
+        left, right = pairs[..., ::2], pairs[..., 1::2]  # (B, 2P, Q)
+        across = np.greater(right, left, out=scratch("across", right.shape, np.dtype(bool))).view(np.uint8)
+        rows = np.maximum(left, right, out=scratch("rows", right.shape, x.dtype))
+        upper, lower = rows[:, ::2], rows[:, 1::2]  # (B, P, Q)
+        down = np.greater(lower, upper, out=scratch("down", best.shape, np.dtype(bool))).view(np.uint8)
+        np.maximum(upper, lower, out=best)
+        np.subtract(across[:, 1::2], across[:, ::2], out=winner)  # the tap of the upper row, and how far it is
+        winner += 2  # from there to the lower row's; in bytes that wrap around
+        winner *= down
+        winner += across[:, ::2]
+        if np.isnan(best).any():
+            best[...] = -np.inf
+            winner[...] = 0
+            _scan(padded, best, winner, geom, nan=True)
+
+    parallel(work, _chunks(geom, x.itemsize))
+    return y.reshape(geom.y_shape), tap.reshape(geom.y_shape)
+
+
+@kernel(
+    "pool_put",
+    backend="numpy",
+    algorithm="halves",
+    supports=lambda tap, geom: _halves(geom),
+    limits=HALVES,
+    auto=lambda dtype, tap, geom: True,
+)
+def pool_put_halves(y: Array, *, tap: Array, geom: PoolGeometry) -> Array:
+    """x (N,C,H,W) of 2×2 windows: every pixel belongs to one window, so it is written once, y or 0."""
+    y_planes, tap_planes = _planes(y), _planes(tap)
+    x = empty((len(y_planes), *geom.x_hw), y.dtype)
+
+    def work(chunk: slice) -> None:
+        own = y_planes[chunk]
+        direct = _padded_hw(geom) == geom.x_hw
+        padded = x[chunk] if direct else scratch("padded", (len(own), *_padded_hw(geom)), y.dtype)
+        padded[:, 2 * geom.y_hw[0] :] = 0  # an odd row or column that no window reaches
+        padded[:, :, 2 * geom.y_hw[1] :] = 0
+        keep = scratch("keep", own.shape, np.dtype(bool))
+        for number, (rows, columns) in _taps(geom):
+            np.equal(tap_planes[chunk], tap.dtype.type(number), out=keep)
+            select(keep, own, padded[:, rows, columns])
+        if not direct:
+            x[chunk] = _inside(padded, geom)
+
+    parallel(work, _chunks(geom, y.itemsize))
+    return x.reshape(geom.x_shape)
 
 
 @kernel("pool_put", backend="numpy", algorithm="taps")

@@ -76,6 +76,15 @@ def _window(geom: PoolGeometry, p: int, q: int) -> Iterator[tuple[int, int, int]
             yield i * geom.w_hw[1] + j, h, v
 
 
+@kernel("channel_sum", backend="numpy", algorithm=REFERENCE)
+def channel_sum_reference(x: Array) -> Array:
+    """s[c] = Σ x[n,c,h,v], added in float64."""
+    s = np.zeros(x.shape[1])
+    for n, c, h, v in np.ndindex(*x.shape):
+        s[c] += x[n, c, h, v]
+    return s.astype(x.dtype)
+
+
 @kernel("max_pool2d", backend="numpy", algorithm=REFERENCE)
 def max_pool2d_reference(x: Array, *, geom: PoolGeometry) -> tuple[Array, Array]:
     """y[n,c,p,q] = max over the window, and the tap that holds it: the first of equal ones, or the last NaN."""

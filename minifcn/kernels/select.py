@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.array import Array
+from minifcn.memory import scratch
 
 INTEGERS = {4: np.int32, 8: np.int64}
 
@@ -17,6 +18,8 @@ INTEGERS = {4: np.int32, 8: np.int64}
 def select(keep: Array, values: Array, out: Array) -> Array:
     """out = values where keep, else 0. All of one shape; keep is boolean, values and out are floats of one dtype."""
     integer = INTEGERS[values.itemsize]
-    ones = np.negative(keep.view(np.int8), dtype=integer)  # −1 is all ones
+    ones = scratch("ones", keep.shape, np.dtype(integer))
+    np.copyto(ones, keep)
+    np.negative(ones, out=ones)  # −1 is all ones
     np.bitwise_and(values.view(integer), ones, out=out.view(integer))
     return out

@@ -1,0 +1,124 @@
+"""1×1 convolution: the image is its own columns, so each kernel is one matrix product, and nothing is copied.
+
+    conv2d            y (O, H·W) = w (O, C) @ x (C, H·W)
+    conv_transpose2d  x (C, H·W) = wᵀ (C, O) @ y (O, H·W)
+    conv2d_weight     w (O, C)   = y (O, H·W) @ xᵀ (H·W, C), summed over images
+
+Transposes are views, which BLAS reads as they are. The longer side of each product is cut into a few parts, for the
+worker threads.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from minifcn.array import Array
+from minifcn.geometry import ConvGeometry
+from minifcn.kernels.registry import kernel
+from minifcn.memory import empty, scratch
+from minifcn.threads import parallel, runs
+
+PARTS = 4  # of a product; a constant, so that the result does not depend on the thread count
+SHORT = 1 << 21  # multiplications that one thread does before a second one has woken up
+
+
+def _supports(geom: ConvGeometry) -> bool:
+    return geom.w_hw == (1, 1) == geom.stride and geom.padding == (0, 0) and geom.x_hw == geom.y_hw
+
+
+def _always(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    return True
+
+
+LIMITS = "a 1×1 filter, stride 1 and no padding"
+
+
+def _parts(rows: int, columns: int) -> list[tuple[slice, slice]]:
+    """The longer side of a product in PARTS parts: (rows, columns)."""
+    if rows >= columns:
+        return [(part, slice(None)) for part in runs(rows, -(-rows // PARTS))]
+    return [(slice(None), part) for part in runs(columns, -(-columns // PARTS))]
+
+
+def _grouped(a: Array, groups: int) -> Array:
+    """(N, C, H, W) as (N, groups, C/groups, H·W)."""
+    return np.ascontiguousarray(a).reshape(a.shape[0], groups, a.shape[1] // groups, -1)
+
+
+def _products(matrix: Array, images: Array, b: Array | None, out: Array, alone: bool) -> None:
+    """out (N, G, R, M) = matrix (G, R, K) @ images (N, G, K, M) + b (G, R, 1)."""
+
+    def work(task: tuple[int, int, tuple[slice, slice]]) -> None:
+        n, g, (rows, columns) = task
+        part = out[n, g, rows, columns]
+        np.matmul(matrix[g, rows], images[n, g, :, columns], out=part)
+        if b is not None:
+            part += b[g, rows]
+
+    parallel(work, list(product(range(len(out)), range(out.shape[1]), _parts(*out.shape[2:]))), alone)
+
+
+@kernel("conv2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_always)
+def conv2d_pointwise(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """y (N,O,H,W) = w @ x (N,C,H,W) + b (O,)."""
+    y = empty(geom.y_shape, x.dtype)
+    if y.size == 0 or w.size == 0:
+        y[...] = 0 if b is None else b[:, None, None]
+        return y
+    matrix = np.ascontiguousarray(w).reshape(geom.groups, -1, geom.c // geom.groups)
+    bias = None if b is None else b.reshape(geom.groups, -1, 1)
+    _products(matrix, _grouped(x, geom.groups), bias, _grouped(y, geom.groups), geom.macs < SHORT)
+    return y
+
+
+@kernel(
+    "conv_transpose2d",
+    backend="numpy",
+    algorithm="pointwise",
+    supports=_supports,
+    limits=LIMITS,
+    auto=_always,
+)
+def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """x (N,C,H,W) = wᵀ @ y (N,O,H,W) + b (C,)."""
+    x = empty(geom.x_shape, y.dtype)
+    if x.size == 0 or w.size == 0:
+        x[...] = 0 if b is None else b[:, None, None]
+        return x
+    matrix = np.ascontiguousarray(w).reshape(geom.groups, -1, geom.c // geom.groups).transpose(0, 2, 1)
+    bias = None if b is None else b.reshape(geom.groups, -1, 1)
+    _products(matrix, _grouped(y, geom.groups), bias, _grouped(x, geom.groups), geom.macs < SHORT)
+    return x
+
+
+@kernel(
+    "conv2d_weight",
+    backend="numpy",
+    algorithm="pointwise",
+    supports=_supports,
+    limits=LIMITS,
+    auto=_always,
+)
+def conv2d_weight_pointwise(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+    """w (O,C/groups,1,1) = y @ xᵀ, summed over images."""
+    w = empty(geom.w_shape, x.dtype)
+    if y.size == 0 or w.size == 0:
+        w[...] = 0
+        return w
+    images, scores = _grouped(x, geom.groups), _grouped(y, geom.groups)
+    matrix = w.reshape(geom.groups, -1, geom.c // geom.groups)
+
+    def work(task: tuple[int, tuple[slice, slice]]) -> None:
+        g, (rows, columns) = task
+        part = matrix[g, rows, columns]
+        np.matmul(scores[0, g, rows], images[0, g, columns].T, out=part)
+        for n in range(1, geom.n):
+            part += np.matmul(
+                scores[n, g, rows], images[n, g, columns].T, out=scratch("product", part.shape, part.dtype)
+            )
+
+    parallel(work, list(product(range(geom.groups), _parts(*matrix.shape[1:]))), geom.macs < SHORT)
+    return w
