@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import sys
 
-from benchmarks import importing, measure, models, overhead, parity, tables
+import minifcn as mf
+from benchmarks import importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("models", "overhead", "import", "parity", "tables"))
+    parser.add_argument("what", choices=("kernels", "models", "scaling", "overhead", "import", "parity", "tables"))
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each contender (7)")
-    parser.add_argument("--model", default="fcn8s_vgg16", help="for models: the network (fcn8s_vgg16)")
+    parser.add_argument(
+        "--models", default=",".join(kernels.MODELS), help=f"which networks, by commas ({','.join(kernels.MODELS)})"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu; GPU kernels are to come")
+    parser.add_argument("--against", choices=("torch", "nothing"), default="torch", help="the other contender (torch)")
     parser.add_argument("--calls", type=int, default=1000, help="for parity: calls of each function (1000)")
     parser.add_argument("--seed", type=int, default=0, help="for parity: draws the calls (0)")
     parser.add_argument(
@@ -21,8 +28,27 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args()
     command = "python -m benchmarks " + " ".join(sys.argv[1:])
-    if arguments.what == "models":
-        print(measure.write("training_step", command, models.rows(arguments.model, arguments.rounds)))
+    names = tuple(arguments.models.split(","))
+    unknown = set(names) - set(mf.models.available())
+    if unknown:
+        parser.error(f"no network {', '.join(sorted(unknown))}; minifcn.models.available() lists them")
+    if arguments.device == "cuda":
+        parser.error("there are no GPU kernels yet; --device cpu")
+    against = None if arguments.against == "nothing" else arguments.against
+    if against and importlib.util.find_spec("torch") is None:
+        parser.error("PyTorch is not installed; pip install torch, or --against nothing")
+    if arguments.what == "kernels":
+        peak = roofline.peaks()
+        found = kernels.rows(names, arguments.rounds, against, peak)
+        path = measure.write("kernels", command, found, peaks=peak)
+        print(path, roofline.draw(json.loads(path.read_text())))
+    elif arguments.what == "models":
+        peak = roofline.peaks()
+        found = models.rows(names, arguments.rounds, against, peak["sgemm_gflops"])
+        print(measure.write("models", command, found, peaks=peak))
+    elif arguments.what == "scaling":
+        path = measure.write("scaling", command, scaling.rows(names, arguments.rounds))
+        print(path, scaling.draw(json.loads(path.read_text())))
     elif arguments.what == "overhead":
         print(measure.write("overhead", command, overhead.rows(arguments.rounds)))
     elif arguments.what == "import":

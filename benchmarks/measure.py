@@ -21,11 +21,21 @@ import minifcn as mf
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of every contender in every round. They take turns, so a slow moment of the machine hits all of them."""
+def interleaved(
+    contenders: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, settle: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of every contender in every round. They take turns, so a slow moment of the machine hits all of them.
+
+    Before each counted call the contender runs for `settle` seconds uncounted: that brings its own data into the caches
+    and lets the other's threads come to rest. OpenMP's workers spin for some milliseconds after PyTorch's call, which
+    would be counted against whoever is next.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warmup + rounds):
         for name, work in contenders.items():
+            begin = time.perf_counter()
+            while time.perf_counter() - begin < settle:
+                work()
             start = time.perf_counter()
             work()
             seconds = time.perf_counter() - start
@@ -76,9 +86,11 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} {width}".strip()
 
 
-def write(name: str, command: str, rows: list[dict[str, Any]]) -> Path:
-    """results/NAME.json: the command that made it, the environment and the rows."""
+def write(name: str, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """results/NAME.json: the command that made it, the environment, whatever else belongs to it, and the rows."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"command": command, "environment": environment(), "rows": rows}, indent=2) + "\n")
+    path.write_text(
+        json.dumps({"command": command, "environment": environment(), **more, "rows": rows}, indent=2) + "\n"
+    )
     return path

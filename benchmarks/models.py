@@ -1,8 +1,8 @@
-"""One training step of a whole network, against the same network in PyTorch with the same weights.
+"""Inference and a training step of whole networks, against the same networks in PyTorch with the same weights.
 
-A step is forward, cross-entropy, backward and SGD with momentum, on one image of 360×480, float32. First the logits of
-both are compared, then the steps are timed in turn in one process; the peak memory of each is measured in a process of
-its own.
+Inference is a forward pass in eval mode without gradients; a step is forward, cross-entropy, backward and SGD with
+momentum; on one image of 360×480, float32. First the logits of both are compared, then the two are timed in turn in one
+process; the peak memory of each is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import interleaved, ratio, spread
+from minifcn.models.summary import summarize
 
 SIZE, CLASSES = (360, 480), 21
 HYPER = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
@@ -27,8 +28,8 @@ def _data() -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((1, 3, *SIZE), dtype=np.float32), rng.integers(0, CLASSES, (1, *SIZE))
 
 
-def _ours(name: str) -> tuple[Callable[[], object], Any]:
-    """(one training step, the model)."""
+def _ours(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
+    """(inference and training step, the model)."""
     import minifcn as mf
     import minifcn.functional as F
 
@@ -36,15 +37,21 @@ def _ours(name: str) -> tuple[Callable[[], object], Any]:
     optimizer = mf.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
     image, labels = _data()
 
+    def inference() -> None:
+        model.eval()
+        with mf.no_grad():
+            model(mf.Tensor(image))
+
     def step() -> None:
+        model.train()
         F.cross_entropy(model(mf.Tensor(image)), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return step, model
+    return {"inference": inference, "training step": step}, model
 
 
-def _theirs(name: str) -> tuple[Callable[[], object], Any]:
+def _theirs(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
     """The same in PyTorch: the twin that the tests compare with, in place where PyTorch users would be."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
     import torch
@@ -61,12 +68,18 @@ def _theirs(name: str) -> tuple[Callable[[], object], Any]:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
     image, labels = (torch.from_numpy(a) for a in _data())
 
+    def inference() -> None:
+        model.eval()
+        with torch.no_grad():
+            model(image)
+
     def step() -> None:
+        model.train()
         torch.nn.functional.cross_entropy(model(image), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return step, model
+    return {"inference": inference, "training step": step}, model
 
 
 def _threads() -> int:
@@ -75,22 +88,34 @@ def _threads() -> int:
     return mf.get_num_threads()
 
 
-def rows(name: str, rounds: int) -> list[dict[str, Any]]:
-    """The training step of one network: error of the logits, times, ratio and peak memory."""
-    our_step, our_model = _ours(name)
-    their_step, their_model = _theirs(name)
-    error = _equal_logits(our_model, their_model)
-    times = interleaved({"minifcn": our_step, "torch": their_step}, rounds, warmup=2)
-    memory = {contender: _peak(name, contender) for contender in times}
-    return [
-        {
-            "model": name,
-            "what": f"training step, 1 image {SIZE[0]}x{SIZE[1]}, float32",
-            "logits_relative_error": error,
-            **{contender: {**spread(s), "peak_rss_gb": memory[contender]} for contender, s in times.items()},
-            "ratio": ratio(times["minifcn"], times["torch"]),
-        }
-    ]
+def rows(names: tuple[str, ...], rounds: int, against: str | None, sgemm_gflops: float) -> list[dict[str, Any]]:
+    """Two rows for each network: error of the logits, times, ratio, peak memory, and the time that the direct form's
+    operations would take at SGEMM's rate."""
+    found = []
+    for name in names:
+        ours, our_model = _ours(name)
+        theirs, their_model = _theirs(name) if against == "torch" else ({}, None)
+        error = _equal_logits(our_model, their_model) if their_model is not None else None
+        macs = summarize(our_model, SIZE, memory=False).macs
+        for what, work in ours.items():
+            contenders = {"minifcn": work, **({"torch": theirs[what]} if theirs else {})}
+            times = interleaved(contenders, rounds, warmup=2)
+            row = {
+                "model": name,
+                "what": f"{what}, 1 image {SIZE[0]}x{SIZE[1]}, float32",
+                "logits_relative_error": error,
+                **{c: {**spread(s), "peak_rss_gb": _peak(name, c, what)} for c, s in times.items()},
+            }
+            if theirs:
+                row["ratio"] = ratio(times["minifcn"], times["torch"])
+            if what == "inference":
+                row["gflop"] = 2 * macs / 1e9
+                row["of_direct_at_sgemm_peak"] = row["minifcn"]["median_s"] / (row["gflop"] / sgemm_gflops)
+            print(
+                {k: v for k, v in row.items() if k in ("model", "what", "ratio", "of_direct_at_sgemm_peak")}, flush=True
+            )
+            found.append(row)
+    return found
 
 
 def _equal_logits(ours: Any, theirs: Any) -> float:
@@ -117,18 +142,18 @@ def _equal_logits(ours: Any, theirs: Any) -> float:
     return error
 
 
-def _peak(name: str, contender: str) -> float:
-    """Peak resident memory, in GB, of a process that makes three training steps."""
-    code = f"from benchmarks.models import peak; peak({name!r}, {contender!r})"
+def _peak(name: str, contender: str, what: str) -> float:
+    """Peak resident memory, in GB, of a process that does it three times."""
+    code = f"from benchmarks.models import peak; peak({name!r}, {contender!r}, {what!r})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return float(json.loads(out.splitlines()[-1]))
 
 
-def peak(name: str, contender: str) -> None:
-    """Make three steps and print this process's peak memory (Linux)."""
-    step, _ = _ours(name) if contender == "minifcn" else _theirs(name)
+def peak(name: str, contender: str, what: str) -> None:
+    """Do it three times and print this process's peak memory (Linux)."""
+    work, _ = _ours(name) if contender == "minifcn" else _theirs(name)
     for _ in range(3):
-        step()
+        work[what]()
     # not getrusage: its ru_maxrss starts at what the parent had when it forked
     status = Path("/proc/self/status").read_text().splitlines()
     print(json.dumps(next(int(line.split()[1]) * 1024 / 1e9 for line in status if line.startswith("VmHWM:"))))

@@ -23,7 +23,9 @@ def update_readme() -> None:
 def render() -> str:
     """The tables of all results that exist, as Markdown."""
     tables = {
-        "training_step": _training_step,
+        "models": _models,
+        "kernels": _kernels,
+        "scaling": _scaling,
         "overhead": _overhead,
         "import": _import,
         "parity": _parity,
@@ -39,20 +41,61 @@ def _where(result: dict[str, Any]) -> str:
     return f"`{result['command']}` — {e['processor']}, {e['threads']} threads, {', '.join(e['blas'])}, {versions}\n"
 
 
-def _training_step(result: dict[str, Any]) -> str:
+def _peaks(result: dict[str, Any]) -> str:
+    peak = result["peaks"]
+    return f"In the same run SGEMM reached {peak['sgemm_gflops']:.0f} GFLOP/s and a copy {peak['copy_gb_per_s']:.0f} GB/s.\n"
+
+
+def _models(result: dict[str, Any]) -> str:
     lines = [
         _where(result),
-        "| network | step | minifcn | PyTorch | time ratio (min–max) | peak memory minifcn / PyTorch |",
-        "|---|---|---|---|---|---|",
+        _peaks(result),
+        "| network | what | minifcn | PyTorch | time ratio (min–max) | of the direct form at SGEMM's rate "
+        "| peak memory minifcn / PyTorch |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         ours, theirs, r = row["minifcn"], row["torch"], row["ratio"]
+        direct = f"{row['of_direct_at_sgemm_peak']:.2f}" if "of_direct_at_sgemm_peak" in row else ""
         lines.append(
             f"| `{row['model']}` | {row['what']} | {ours['median_s']:.2f} s | {theirs['median_s']:.2f} s "
-            f"| {r['of_medians']:.2f} ({r['min']:.2f}–{r['max']:.2f}) "
+            f"| {r['of_medians']:.2f} ({r['min']:.2f}–{r['max']:.2f}) | {direct} "
             f"| {ours['peak_rss_gb']:.2f} / {theirs['peak_rss_gb']:.2f} GB |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _kernels(result: dict[str, Any]) -> str:
+    """Every layer; the ratios are to PyTorch's time."""
+    lines = [
+        _where(result),
+        _peaks(result),
+        "| layer | input | forward | ratio | forward and backward | ratio | GFLOP/s | GB/s | of the roofline |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        forward, both = row["forward"], row["both"]
+        seconds = forward["minifcn"]["median_s"]
+        ratios = [f"{side['ratio']['of_medians']:.2f}" if "ratio" in side else "" for side in (forward, both)]
+        rate = f"{row['gflop'] / seconds:.0f}" if row["gflop"] else ""
+        lines.append(
+            f"| {row['layer']} | {row['input']} | {seconds * 1e3:.2f} ms | {ratios[0]} "
+            f"| {both['minifcn']['median_s'] * 1e3:.2f} ms | {ratios[1]} | {rate} | {row['gbyte'] / seconds:.1f} "
+            f"| {row['percent_of_roofline']:.0f} % |"
+        )
+    picture = "![each layer's rate over its arithmetic intensity](benchmarks/results/roofline.png)\n"
+    return "\n".join(lines) + f"\n\nGFLOP/s and the roofline count the operations of the direct form.\n\n{picture}"
+
+
+def _scaling(result: dict[str, Any]) -> str:
+    lines = [_where(result), "| network | inference of | time | per pixel |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        side = row["side"]
+        lines.append(
+            f"| `{row['model']}` | {row['batch']} of {side}×{side} | {row['minifcn']['median_s']:.3f} s "
+            f"| {row['ns_per_pixel']:.0f} ns |"
+        )
+    return "\n".join(lines) + "\n\n![time per pixel](benchmarks/results/scaling.png)\n"
 
 
 def _overhead(result: dict[str, Any]) -> str:

@@ -13,12 +13,13 @@ from minifcn.kernels import (
     reference,
     unfold,
 )
-from minifcn.kernels.registry import Kernel, Unsupported, algorithms, explain, kernel, run, using
+from minifcn.kernels.registry import Kernel, Unsupported, algorithms, chosen, explain, kernel, run, using
 
 __all__ = [
     "Kernel",
     "Unsupported",
     "algorithms",
+    "chosen",
     "conv_gemm",
     "conv_phases",
     "conv_pointwise",

@@ -76,8 +76,13 @@ def kernel(
 
 def run(op: str, *arrays: Any, **params: Any) -> Any:
     """Compute `op` on the arrays (None stands for an optional argument that was not given)."""
+    return chosen(op, *arrays, **params).function(*arrays, **params)
+
+
+def chosen(op: str, *arrays: Any, **params: Any) -> Kernel:
+    """The kernel that `run` would take."""
     backend = backend_of(*(a for a in arrays if a is not None), op=op)
-    return _choose(op, backend, arrays[0].dtype, params).function(*arrays, **params)
+    return _choose(op, backend, arrays[0].dtype, params)
 
 
 def _choose(op: str, backend: str, dtype: Any, params: dict[str, Any]) -> Kernel:
@@ -125,10 +130,10 @@ def explain(op: str, *arrays: Array, **params: Any) -> str:
     if op not in {name for name, _ in _kernels}:
         raise ValueError(f"explain: no operation {op!r}; there are {sorted({name for name, _ in _kernels})}")
     backend = backend_of(*arrays, op=op)
-    chosen = _choose(op, backend, arrays[0].dtype, params)
+    winner = chosen(op, *arrays, **params)
     rows = [("algorithm", "chosen", "why")]
     for k in algorithms(op, backend):
-        if k is chosen:
+        if k is winner:
             why = "asked for" if op in _chosen.get() else "the first that auto takes"
         elif k.refuses(params):
             why = f"needs {k.limits}"
@@ -138,6 +143,6 @@ def explain(op: str, *arrays: Array, **params: Any) -> str:
             why = f"auto takes it for {k.best}"
         else:
             why = "tried later"
-        rows.append((k.algorithm, "yes" if k is chosen else "no", why))
+        rows.append((k.algorithm, "yes" if k is winner else "no", why))
     width = max(len(r[0]) for r in rows)
     return "\n".join(f"{a:<{width}}  {b:<6}  {c}" for a, b, c in rows)
