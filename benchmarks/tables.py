@@ -43,7 +43,8 @@ def _where(result: dict[str, Any]) -> str:
 
 def _peaks(result: dict[str, Any]) -> str:
     peak = result["peaks"]
-    return f"In the same run SGEMM reached {peak['sgemm_gflops']:.0f} GFLOP/s and a copy {peak['copy_gb_per_s']:.0f} GB/s.\n"
+    rates = f"{peak['sgemm_gflops']:.0f} GFLOP/s and a copy {peak['copy_gb_per_s']:.0f} GB/s"
+    return f"In the same run SGEMM reached {rates}.\n"
 
 
 def _models(result: dict[str, Any]) -> str:
