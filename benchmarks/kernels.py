@@ -17,12 +17,11 @@ import numpy as np
 
 import minifcn as mf
 from benchmarks.measure import interleaved, ratio, spread
+from benchmarks.models import CLASSES, MODELS, SIZE
 from benchmarks.roofline import least_time
 from minifcn import kernels, nn
 from minifcn.geometry import pair
 
-SIZE, CLASSES = (360, 480), 21
-MODELS = ("fcn8s_vgg16", "fcn8s_resnet101")
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU)
 
 
@@ -100,7 +99,8 @@ def _row(layer: Layer, rounds: int, against: str | None, peak: dict[str, float])
 
     def ours_forward() -> mf.Tensor:
         with mf.no_grad():
-            return module(ours_x, **call)  # type: ignore[no-any-return]
+            y: mf.Tensor = module(ours_x, **call)
+            return y
 
     with _recorded() as chosen:
         y = module(ours_x, **call)
@@ -113,7 +113,7 @@ def _row(layer: Layer, rounds: int, against: str | None, peak: dict[str, float])
     contenders = {"forward": {"minifcn": ours_forward}, "both": {"minifcn": ours_both}}
     error = None
     if against == "torch":
-        theirs_forward, theirs_both = _theirs(layer, x, gy, y.numpy(), gradients)
+        theirs_forward, theirs_both = _theirs(layer, x, gy)
         contenders["forward"]["torch"], contenders["both"]["torch"] = theirs_forward, theirs_both
         error = max(_relative(a, b) for a, b in zip([y.numpy(), *gradients], theirs_both(values=True), strict=True))
         if not error < 1e-4:
@@ -201,9 +201,7 @@ def _check(layer: Layer, chosen: dict[str, str]) -> float:
     return error
 
 
-def _theirs(
-    layer: Layer, x: np.ndarray, gy: np.ndarray, y: np.ndarray, gradients: list[np.ndarray]
-) -> tuple[Callable[[], object], Callable[..., Any]]:
+def _theirs(layer: Layer, x: np.ndarray, gy: np.ndarray) -> tuple[Callable[[], object], Callable[..., Any]]:
     """The same layer in PyTorch: (forward, forward and backward)."""
     import torch
 

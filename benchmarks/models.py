@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.measure import interleaved, ratio, spread
 from minifcn.models.summary import summarize
 
+MODELS = ("fcn8s_vgg16", "fcn8s_resnet101")
 SIZE, CLASSES = (360, 480), 21
 HYPER = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
 

@@ -71,6 +71,7 @@ def _kernels(result: dict[str, Any]) -> str:
     lines = [
         _where(result),
         _peaks(result),
+        f"<details><summary>{len(result['rows'])} layers, and a picture of them</summary>\n",
         "| layer | input | forward | ratio | forward and backward | ratio | GFLOP/s | GB/s | of the roofline |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -85,7 +86,10 @@ def _kernels(result: dict[str, Any]) -> str:
             f"| {row['percent_of_roofline']:.0f} % |"
         )
     picture = "![each layer's rate over its arithmetic intensity](benchmarks/results/roofline.png)\n"
-    return "\n".join(lines) + f"\n\nGFLOP/s and the roofline count the operations of the direct form.\n\n{picture}"
+    return (
+        "\n".join(lines)
+        + f"\n\nGFLOP/s and the roofline count the operations of the direct form.\n\n{picture}\n</details>\n"
+    )
 
 
 def _scaling(result: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ A training step makes the same arrays again and again, so what the last one gave
 back when nobody refers to it any more, views of it included; that is Python's own reference counting.
 
 What is lent plus what waits may exceed the most that was lent at once by half, no more; beyond that, what has waited
-longest goes back to the system. (VGG-16's training step, 360×480, then finds everything that it needs.)
+longest goes back to the system, and all that waits does before memory runs out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _local = threading.local()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any] | type[np.generic]) -> np.ndarray[Any, Any]:
-    """As np.empty, from the pool if it is large."""
+    """As np.empty, from the pool if it is large; MemoryError where even an empty pool does not help."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
@@ -87,7 +87,22 @@ def _borrow(size: int) -> Raw:
         _most_lent = max(_most_lent, _bytes_lent)
         while _waiting and _bytes_lent + _bytes_waiting > HEADROOM * _most_lent:
             _bytes_waiting -= _waiting.pop(0).nbytes
-    return Raw((size,), np.uint8) if raw is None else raw
+    if raw is not None:
+        return raw
+    try:
+        return _allocate(size)
+    except MemoryError:
+        with _lock:
+            _bytes_lent -= size
+        raise
+
+
+def _allocate(size: int) -> Raw:
+    try:
+        return Raw((size,), np.uint8)
+    except MemoryError:
+        empty_cache()
+        return Raw((size,), np.uint8)
 
 
 def _new_lock() -> None:

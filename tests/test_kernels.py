@@ -1,5 +1,6 @@
 """Every registered kernel against its definition in kernels/reference.py, found in the registry, for both dtypes."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from cases import CONV_CASES, DILATED_POOL, POOL_CASES, ConvCase, names
 
 import minifcn as mf
 from minifcn import kernels
-from minifcn.geometry import AdaptiveGeometry, PoolGeometry, ResizeGeometry
+from minifcn.geometry import AdaptiveGeometry, ConvGeometry, PoolGeometry, ResizeGeometry
 from minifcn.kernels import conv_gemm
 from minifcn.kernels.philox import philox_word, philox_words
 from minifcn.kernels.registry import REFERENCE
@@ -190,11 +191,12 @@ def test_convolution_definition_by_hand(case: ConvCase) -> None:
 def test_tiles_change_nothing(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of a few scores, in the middle of a row, give what one tile gives."""
     for arrays, params in EXAMPLES[op]():
-        whole = kernels.run(op, *arrays, **params)
-        with monkeypatch.context() as patch:
-            patch.setattr(conv_gemm, "TILE_BYTES", 600)
-            patch.setattr(conv_gemm, "SHARED_BYTES", 900)
-            np.testing.assert_allclose(kernels.run(op, *arrays, **params), whole, atol=1e-12, err_msg=str(params))
+        with mf.using(**{op: "gemm"}):
+            whole = kernels.run(op, *arrays, **params)
+            with monkeypatch.context() as patch:
+                patch.setattr(conv_gemm, "TILE_BYTES", 600)
+                patch.setattr(conv_gemm, "SHARED_BYTES", 900)
+                np.testing.assert_allclose(kernels.run(op, *arrays, **params), whole, atol=1e-12, err_msg=str(params))
 
 
 @pytest.mark.parametrize("kernel", ALL, ids=lambda k: f"{k.op}-{k.algorithm}")
@@ -250,6 +252,38 @@ def test_bit_identical_for_every_thread_count(op: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+# image, filter, stride, padding: few filters and many for Winograd, an upsampler, a 1×1, a filter that dominates
+BIG = [
+    ((2, 24, 40, 41), (32, 24, 3, 3), 1, 1),
+    ((1, 160, 24, 30), (176, 160, 3, 3), 1, 1),
+    ((1, 21, 80, 96), (21, 21, 16, 16), 8, 4),
+    ((2, 48, 30, 31), (64, 48, 1, 1), 1, 0),
+    ((1, 64, 12, 15), (600, 64, 7, 7), 1, 3),
+]
+
+
+@pytest.mark.parametrize("shapes", BIG, ids=str)
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d", "conv2d_weight"])
+def test_every_way_to_convolve_is_bit_identical_for_every_thread_count(op: str, shapes: tuple) -> None:
+    x_shape, w_shape, stride, padding = shapes
+    geom = ConvGeometry.of_conv(x_shape, w_shape, (stride,) * 2, (padding,) * 2, (1, 1), 1, "test")
+    x, w, y = (normal(*s).astype(np.float32) for s in (geom.x_shape, geom.w_shape, geom.y_shape))
+    arrays = {"conv2d": (x, w), "conv_transpose2d": (y, w), "conv2d_weight": (x, y)}[op]
+    before = mf.get_num_threads()
+    for kernel in mf.algorithms(op):
+        if kernel.algorithm == REFERENCE or kernel.refuses({"geom": geom}):
+            continue
+        try:
+            results = []
+            for count in (1, 2, 3, 2):
+                mf.set_num_threads(count)
+                results.append(kernel.function(*arrays, geom=geom).copy())
+        finally:
+            mf.set_num_threads(before)
+        for other in results[1:]:
+            np.testing.assert_array_equal(results[0], other, err_msg=kernel.algorithm)
+
+
 def test_philox_known_answers() -> None:
     """The vectors of Random123's kat_vectors for philox4x32-10, and the stream in one piece or many."""
     from minifcn.kernels.philox import philox4x32
@@ -279,7 +313,8 @@ def test_registry_is_strict() -> None:
     x, w = normal(*geom.x_shape), normal(*geom.w_shape)
     with pytest.raises(ValueError, match="no operation 'conv3d'"), mf.using(conv3d="gemm"):
         pass
-    with pytest.raises(ValueError, match=r"no algorithm 'fft' for numpy; there are \['gemm', "):  # noqa: SIM117
+    known = str(sorted(k.algorithm for k in mf.algorithms("conv2d")))
+    with pytest.raises(ValueError, match=re.escape(f"no algorithm 'fft' for numpy; there are {known}")):  # noqa: SIM117
         with mf.using(conv2d="fft"):
             kernels.run("conv2d", x, w, geom=geom)
     chosen = dict(line.split()[:2] for line in mf.explain("conv2d", x, w, geom=geom).splitlines()[1:])

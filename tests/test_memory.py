@@ -104,10 +104,9 @@ def test_threads_never_share_a_loan() -> None:
     for t in threads:
         t.join()
     assert not wrong
-    assert memory._bytes_lent == 0 or memory._returned
 
 
-def test_a_training_step_reuses_the_last_ones_memory() -> None:
+def test_a_training_step_reuses_the_last_ones_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first steps no new memory is asked for."""
     import minifcn.functional as F
 
@@ -121,10 +120,34 @@ def test_a_training_step_reuses_the_last_ones_memory() -> None:
 
     step()
     step()
-    before = memory.Raw.__new__
-    try:
-        memory.Raw.__new__ = lambda cls, *args: (asked.append(1), before(cls, *args))[1]  # type: ignore[assignment,method-assign,misc]
-        step()
-    finally:
-        del memory.Raw.__new__
+    allocate = memory._allocate
+    monkeypatch.setattr(memory, "_allocate", lambda size: (asked.append(size), allocate(size))[1])
+    step()
     assert not asked
+
+
+def test_before_memory_runs_out_the_pool_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = memory.Raw
+    kept = empty((LARGE,), np.uint8)
+    waits = empty((4 * LARGE,), np.uint8)
+    del waits
+    before = memory._bytes_lent
+    monkeypatch.setattr(memory, "Raw", lambda *args: _full(raw, *args))
+    assert empty((2 * LARGE,), np.uint8).nbytes == 2 * LARGE
+    assert memory._bytes_waiting == 0
+    monkeypatch.setattr(memory, "Raw", _never)
+    with pytest.raises(MemoryError):
+        empty((3 * LARGE,), np.uint8)
+    empty_cache()
+    assert memory._bytes_lent < before
+    assert kept.nbytes == LARGE
+
+
+def _full(raw: type[memory.Raw], *args: object) -> memory.Raw:
+    if memory._bytes_waiting:
+        raise MemoryError
+    return raw(*args)  # type: ignore[arg-type]
+
+
+def _never(*args: object) -> memory.Raw:
+    raise MemoryError

@@ -101,6 +101,13 @@ def test_variance_of_data_far_from_zero(mean: float) -> None:
     np.testing.assert_allclose(t.grad.data, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
 
 
+def test_batch_norm_of_values_whose_squares_overflow() -> None:
+    """In float32 the square of 10²⁰ is infinite, and the variance may not be."""
+    x = np.random.default_rng(3).standard_normal((2, 2, 5, 6)).astype(np.float32)
+    y = F.batch_norm(Tensor(x * np.float32(1e20)), None, None, training=True, eps=1e-9)
+    np.testing.assert_allclose(y.data, F.batch_norm(Tensor(x), None, None, training=True, eps=1e-9).data, atol=2e-6)
+
+
 def far(shape: tuple[int, ...]) -> np.ndarray:
     """float32 values with mean/std = 10⁴ in every channel."""
     rng = np.random.default_rng(2)

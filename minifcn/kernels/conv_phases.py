@@ -2,15 +2,15 @@
 
 At stride s, image row h and filter row i meet at score p where p·s + i − padding = h. Cut h and i into blocks of s,
 
-    h + padding = u·s + a,      i = k·s + a      (0 ≤ a < s),      and then      p = u − k:
+    h + padding = r·s + a,      i = k·s + a      (0 ≤ a < s),      and then      p = r − k:
 
-row h receives from filter rows of its own phase a only. So on a grid (u, v) that is s times coarser than the image,
-with the phases (a, b) as further channels, the transposed convolution is an ordinary one of stride 1 with ⌈I/s⌉·⌈J/s⌉
-taps:
+row h receives from filter rows of its own phase a only. Columns likewise, with phases e, blocks t and taps l. So on a
+grid (r, t) that is s times coarser than the image, with the phases (a, e) as further channels, the transposed
+convolution is an ordinary one of stride 1 with ⌈I/s⌉·⌈J/s⌉ taps:
 
-    S[(c,a,b), (u,v)] = x[c, u·s + a − padding, v·s + b − padding]      space to depth
-    Y[(o,k,l), (u,v)] = y[o, u − k, v − l]                              the scores, shifted
-    W[(o,k,l), (c,a,b)] = w[o, c, k·s + a, l·s + b]                     the filter, regrouped
+    S[(c,a,e), (r,t)] = x[c, r·s + a − padding, t·s + e − padding]      space to depth
+    Y[(o,k,l), (r,t)] = y[o, r − k, t − l]                              the scores, shifted
+    W[(o,k,l), (c,a,e)] = w[o, c, k·s + a, l·s + e]                     the filter, regrouped
 
 and the trilinear form is ⟨W, Y Sᵀ⟩, so that each of its three kernels is one matrix product:
 
@@ -84,7 +84,7 @@ def _diagonal(w: Array, geom: ConvGeometry) -> tuple[Array, ConvGeometry]:
 
 
 def _grid(geom: ConvGeometry) -> Pair:
-    """Rows and columns (U, V) of the coarse grid: all u with a pixel, or with a score and a tap."""
+    """Rows and columns (R, T) of the coarse grid: all r with a pixel, or with a score and a tap."""
     height, width = (
         max(-(-(x + p) // s), y + -(-k // s) - 1)
         for x, p, s, y, k in zip(geom.x_hw, geom.padding, geom.stride, geom.y_hw, geom.w_hw, strict=True)
@@ -93,17 +93,17 @@ def _grid(geom: ConvGeometry) -> Pair:
 
 
 def _shifted(y: Array, rows: slice, width: int, taps: Pair, out: Array) -> None:
-    """Y of some rows u: out (O, K, L, rows, V) from the scores y (O, P, Q)."""
+    """Y of some rows r: out (O, K, L, rows, T) from the scores y (O, P, Q)."""
     k, l = taps
     span, reach = (rows.start - k + 1, rows.stop), (1 - l, width)
     padded = band(y, span, reach, scratch("scores", (len(y), span[1] - span[0], width + l - 1), y.dtype))
-    # the window at (u, v) holds y[u − k + 1 …, v − l + 1 …]: its last row is k = 0
+    # the window at (r, t) holds y[r − k + 1 …, t − l + 1 …]: its last row is k = 0
     found = windows(padded, taps, (rows.stop - rows.start, width), (1, 1), (1, 1))
     np.copyto(out, found[:, ::-1, ::-1])
 
 
 def _to_depth(x: Array, geom: ConvGeometry, rows: slice, width: int, out: Array) -> None:
-    """S of some rows u: out (C, s, s, rows, V) from the image x (C, H, W)."""
+    """S of some rows r: out (C, s, s, rows, T) from the image x (C, H, W)."""
     (sh, sw), (ph, pw) = geom.stride, geom.padding
     span, reach = (rows.start * sh - ph, rows.stop * sh - ph), (-pw, width * sw - pw)
     padded = band(x, span, reach, scratch("band", (len(x), span[1] - span[0], width * sw), x.dtype))
@@ -111,7 +111,7 @@ def _to_depth(x: Array, geom: ConvGeometry, rows: slice, width: int, out: Array)
 
 
 def _clip(geom: ConvGeometry, axis: int, phase: int, first: int, last: int) -> tuple[slice, slice]:
-    """Which of the coarse rows first ≤ u < last have a pixel of this phase, and which pixels those are."""
+    """Which of the coarse rows first ≤ r < last have a pixel of this phase, and which pixels those are."""
     stride, padding, size = geom.stride[axis], geom.padding[axis], geom.x_hw[axis]
     start = max(-(-(padding - phase) // stride), first)
     stop = max(min(-(-(size + padding - phase) // stride), last), start)
@@ -142,7 +142,7 @@ def conv_transpose2d_phases(y: Array, w: Array, b: Array | None = None, *, geom:
     grouped = [_regrouped(w, rows, columns, geom.stride) for rows, columns in kinds]
     whole = all(sum(p.last - p.first for p in _phases(k, s)) == s for k, s in zip(geom.w_hw, geom.stride, strict=True))
     per_row = channels * geom.stride[0] * geom.stride[1] * width * y.itemsize
-    # the bands of rows u follow each other without a gap, so they cover every pixel once
+    # the bands of rows r follow each other without a gap, so they cover every pixel once
     tasks = list(product(range(geom.n), range(geom.groups), runs(height, TILE_BYTES // per_row)))
 
     def fill(task: tuple[int, int, slice]) -> None:
@@ -162,17 +162,17 @@ def conv_transpose2d_phases(y: Array, w: Array, b: Array | None = None, *, geom:
             deep = deep.reshape(channels, down.last - down.first, across.last - across.first, count, width)
             if bias is not None:
                 deep += bias[..., None, None]
-            for a, c in product(range(down.first, down.last), range(across.first, across.last)):
-                u, h = _clip(geom, 0, a, rows.start, rows.stop)
-                v, at = _clip(geom, 1, c, 0, width)
-                image[:, h, at] = deep[:, a - down.first, c - across.first, u, v]
+            for a, e in product(range(down.first, down.last), range(across.first, across.last)):
+                r, h = _clip(geom, 0, a, rows.start, rows.stop)
+                t, v = _clip(geom, 1, e, 0, width)
+                image[:, h, v] = deep[:, a - down.first, e - across.first, r, t]
 
     parallel(fill, tasks, alone=geom.macs < 1 << 20)
     return x
 
 
 def _regrouped(w: Array, rows: Phases, columns: Phases, stride: Pair) -> Array:
-    """Wᵀ of these phases, (groups, C·a·b, O·k·l), from w (groups, O, C, I, J)."""
+    """Wᵀ of these phases, (groups, C·a·e, O·k·l), from w (groups, O, C, I, J)."""
     (sh, sw), (groups, filters, channels) = stride, w.shape[:3]
     down, across = rows.last - rows.first, columns.last - columns.first
     matrix = np.empty((groups, channels, down, across, filters, rows.taps, columns.taps), w.dtype)
@@ -190,7 +190,7 @@ DIVIDES = "dilation 1 and a filter whose size is a multiple of the stride"
 
 
 def _square(w: Array, geom: ConvGeometry) -> Array:
-    """W (groups, O·k·l, C·a·b) of a filter whose size is a multiple of the stride, from w (O, C/groups, I, J)."""
+    """W (groups, O·k·l, C·a·e) of a filter whose size is a multiple of the stride, from w (O, C/groups, I, J)."""
     (sh, sw), (i, j) = geom.stride, geom.w_hw
     blocks = w.reshape(geom.groups, geom.o // geom.groups, -1, i // sh, sh, j // sw, sw)
     return blocks.transpose(0, 1, 3, 5, 2, 4, 6).reshape(geom.groups, geom.o // geom.groups * (i // sh) * (j // sw), -1)

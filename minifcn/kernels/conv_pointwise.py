@@ -48,50 +48,41 @@ def _grouped(a: Array, groups: int) -> Array:
     return np.ascontiguousarray(a).reshape(a.shape[0], groups, a.shape[1] // groups, -1)
 
 
-def _products(matrix: Array, images: Array, b: Array | None, out: Array, alone: bool) -> None:
-    """out (N, G, R, M) = matrix (G, R, K) @ images (N, G, K, M) + b (G, R, 1)."""
+def _matrix(w: Array, geom: ConvGeometry) -> Array:
+    """(groups, O/groups, C/groups)"""
+    return np.ascontiguousarray(w).reshape(geom.groups, geom.o // geom.groups, geom.c // geom.groups)
+
+
+def _multiply(matrix: Array, images: Array, b: Array | None, out: Array, geom: ConvGeometry) -> Array:
+    """out (N, R, H, W) = matrix (groups, R/groups, K/groups) @ images (N, K, H, W) + b (R,)."""
+    if out.size == 0 or matrix.size == 0:
+        out[...] = 0 if b is None else b[:, None, None]
+        return out
+    columns, results = _grouped(images, geom.groups), _grouped(out, geom.groups)
+    bias = None if b is None else b.reshape(geom.groups, -1, 1)
 
     def work(task: tuple[int, int, tuple[slice, slice]]) -> None:
-        n, g, (rows, columns) = task
-        part = out[n, g, rows, columns]
-        np.matmul(matrix[g, rows], images[n, g, :, columns], out=part)
-        if b is not None:
-            part += b[g, rows]
+        n, g, (rows, pixels) = task
+        part = results[n, g, rows, pixels]
+        np.matmul(matrix[g, rows], columns[n, g, :, pixels], out=part)
+        if bias is not None:
+            part += bias[g, rows]
 
-    parallel(work, list(product(range(len(out)), range(out.shape[1]), _parts(*out.shape[2:]))), alone)
+    tasks = list(product(range(geom.n), range(geom.groups), _parts(*results.shape[2:])))
+    parallel(work, tasks, alone=geom.macs < SHORT)
+    return out
 
 
 @kernel("conv2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_always)
 def conv2d_pointwise(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """y (N,O,H,W) = w @ x (N,C,H,W) + b (O,)."""
-    y = empty(geom.y_shape, x.dtype)
-    if y.size == 0 or w.size == 0:
-        y[...] = 0 if b is None else b[:, None, None]
-        return y
-    matrix = np.ascontiguousarray(w).reshape(geom.groups, -1, geom.c // geom.groups)
-    bias = None if b is None else b.reshape(geom.groups, -1, 1)
-    _products(matrix, _grouped(x, geom.groups), bias, _grouped(y, geom.groups), geom.macs < SHORT)
-    return y
+    return _multiply(_matrix(w, geom), x, b, empty(geom.y_shape, x.dtype), geom)
 
 
-@kernel(
-    "conv_transpose2d",
-    backend="numpy",
-    algorithm="pointwise",
-    supports=_supports,
-    limits=LIMITS,
-    auto=_always,
-)
+@kernel("conv_transpose2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_always)
 def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """x (N,C,H,W) = wᵀ @ y (N,O,H,W) + b (C,)."""
-    x = empty(geom.x_shape, y.dtype)
-    if x.size == 0 or w.size == 0:
-        x[...] = 0 if b is None else b[:, None, None]
-        return x
-    matrix = np.ascontiguousarray(w).reshape(geom.groups, -1, geom.c // geom.groups).transpose(0, 2, 1)
-    bias = None if b is None else b.reshape(geom.groups, -1, 1)
-    _products(matrix, _grouped(y, geom.groups), bias, _grouped(x, geom.groups), geom.macs < SHORT)
-    return x
+    return _multiply(_matrix(w, geom).transpose(0, 2, 1), y, b, empty(geom.x_shape, y.dtype), geom)
 
 
 @kernel(

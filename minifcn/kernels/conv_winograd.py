@@ -4,12 +4,12 @@ One axis first. F(m, r) computes m scores y of a filter g with r taps from n = m
 
     y[p] = Σ_i d[p + i]·g[i],      as      y = Aᵀ[(G g) ⊙ (Bᵀ d)]
 
-with n multiplications instead of m·r. Where it comes from (Cook and Toom): the polynomials g and h of degrees r − 1 and
+with n multiplications instead of m·r. Where it comes from (Cook and Toom): the polynomials g and t of degrees r − 1 and
 m − 1 have a product of n coefficients, so n points determine it. Evaluate both there, multiply the values, interpolate:
 
-    g·h = V⁻¹[(V_r g) ⊙ (V_m h)],      V_k[a, e] = aᵉ for the points a, and for the point ∞ the leading coefficient.
+    g·t = V⁻¹[(V_r g) ⊙ (V_m t)],      V_k[a, e] = aᵉ for the points a, and for the point ∞ the leading coefficient.
 
-That is linear in h, and the transpose of "times g" is the correlation above: y = V_mᵀ[(V_r g) ⊙ (V⁻ᵀ d)]. So Aᵀ = V_mᵀ,
+That is linear in t, and the transpose of "times g" is the correlation above: y = V_mᵀ[(V_r g) ⊙ (V⁻ᵀ d)]. So Aᵀ = V_mᵀ,
 and G = V_r, Bᵀ = V⁻ᵀ but for a factor per point, moved from Bᵀ to G so that Bᵀ holds integers. `cook_toom` does this in
 fractions, and a test checks the identity with them, without rounding.
 
@@ -54,7 +54,7 @@ from minifcn.threads import parallel, runs
 
 POINTS = (0, 1, -1, 2, -2)  # small, so that little is lost to rounding; the last one is always ∞
 TAPS = 3
-# OpenBLAS multiplies matrices up to 10⁶ multiplications without first copying them: 110 GFLOP/s a core against 80 here
+# OpenBLAS (with AVX-512) multiplies up to 10⁶ multiplications without first copying the matrices, which is faster
 PRODUCT = 10**6
 TILE = 1 << 13  # tiles × channels of a task: with the 36 points of each, about what a core's L2 cache holds
 FILTER = 1 << 14  # channels × filters of a task, where the filters are too many for a cache

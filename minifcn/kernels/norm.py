@@ -62,9 +62,8 @@ def batch_norm_channels(x: Array, gamma: Array, beta: Array, *, eps: float) -> t
             out += _per_channel((beta[part] - m * scale).astype(x.dtype))
         else:  # beside a large mean x² − mean² and x·a − mean·a lose digits, and centred values do not
             left = _centre(own, m, out)
-            rest = (
-                row_sums(_rows(out)).sum(axis=0) / count
-            )  # nor does their mean: it is `left`, less the sum's rounding
+            # nor does their mean, which is `left` but for the rounding of the sum above
+            rest = row_sums(_rows(out)).sum(axis=0) / count
             m += rest - left
             v = dots(_rows(out), _rows(out)).sum(axis=0) / count - rest**2
             scale = gamma[part] / np.sqrt(v + eps)

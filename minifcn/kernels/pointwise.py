@@ -32,9 +32,7 @@ def _each(work: Callable[[slice], object], size: int) -> None:
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
     flat, y = _flat(x), empty((x.size,), x.dtype)
-    zeros = np.zeros(
-        min(x.size, CHUNK), x.dtype
-    )  # NumPy compares two arrays in vectors, and an array with a number not
+    zeros = np.zeros(min(x.size, CHUNK), x.dtype)  # with a number in its place NumPy does not use vectors
     _each(lambda part: np.maximum(flat[part], zeros[: part.stop - part.start], out=y[part]), x.size)
     return y.reshape(x.shape)
 

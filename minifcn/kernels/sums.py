@@ -14,13 +14,17 @@ PIECE = 4096  # BLAS keeps some dozens of partial sums, so that each adds about 
 CHUNK_BYTES = 1 << 19
 
 
+@np.errstate(over="ignore", invalid="ignore")  # ∞ and NaN are results
 def dots(a: Array, b: Array) -> Array:
-    """Σ_m a[…,m]·b[…,m] in float64, the products and short sums in the arrays' own dtype. b may be one row for all."""
+    """Σ_m a[…,m]·b[…,m] in float64, the products and short sums in the arrays' own dtype unless they overflow there. b
+    may be one row for all."""
     whole = a.shape[-1] // PIECE * PIECE
     total: Array = np.vecdot(a[..., whole:], b[..., whole:]).astype(np.float64)
     if whole:
         pieces = [v[..., :whole].reshape(*v.shape[:-1], -1, PIECE) for v in (a, b)]
         total += np.vecdot(*pieces).sum(axis=-1, dtype=np.float64)
+    if a.dtype != np.float64 and not np.isfinite(total).all():
+        return dots(a.astype(np.float64), b.astype(np.float64))
     return total
 
 
