@@ -69,6 +69,8 @@ CUTS = {
     "by filters": {"FILTER_BYTES": 0},
     "by filters, in blocks": {"FILTER_BYTES": 0, "SHARED_BYTES": 20_000, "FILTER": 9, "PRODUCT": 200},
     "tiny tasks": {"TILE": 7, "PRODUCT": 60},
+    "several threads": {"GATHER": 1, "SHORT": 0, "SHORT_FILTERS": 0},
+    "several threads, by filters": {"GATHER": 1, "SHORT": 0, "FILTER_BYTES": 0},
 }
 
 
@@ -81,6 +83,7 @@ CUTS = {
         (1, 4, 6, (4, 4), (0, 2), 2),
         (1, 1, 1, (3, 3), (0, 0), 1),
         (1, 2, 7, (1, 30), (1, 1), 1),
+        (7, 2, 3, (5, 4), (1, 1), 1),
     ],
 )
 def test_however_it_is_cut(

@@ -48,18 +48,23 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.registry import kernel
-from minifcn.kernels.windows import band, rectangles, windows
-from minifcn.memory import empty, scratch
+from minifcn.kernels.windows import band, rectangles, sliding
+from minifcn.memory import LINE, empty, scratch
 from minifcn.threads import parallel, runs
 
 POINTS = (0, 1, -1, 2, -2)  # small, so that little is lost to rounding; the last one is always ∞
 TAPS = 3
-# OpenBLAS (with AVX-512) multiplies up to 10⁶ multiplications without first copying the matrices, which is faster
+# OpenBLAS (with AVX-512) computes products of up to 10⁶ multiplications without first copying the matrices, which is
+# faster: so the transforms and the products between them are many small ones, in few calls
 PRODUCT = 10**6
-TILE = 1 << 13  # tiles × channels of a task: with the 36 points of each, about what a core's L2 cache holds
+TILE = 1 << 14  # tiles × channels of a task: with the 36 points of each, about what a core's L2 cache holds
+GATHER = 1 << 14  # tiles × channels that one thread transforms before a second one has woken up
+SHORT = 1 << 26  # multiplications of the definition: convolutions below are left to one thread
+SHORT_FILTERS = 1 << 15  # filters × channels below which one thread transforms them
 FILTER = 1 << 14  # channels × filters of a task, where the filters are too many for a cache
 FILTER_BYTES = 3 << 20  # transformed filters up to here are made once and read by all tiles, as they stay in a cache
 SHARED_BYTES = 32 << 20  # transformed tiles that all workers read: the most that these kernels hold
+PAD = LINE // 4  # a transposed copy of rows a power of two apart would use a few sets of the cache only
 LANES = 4  # partial sums of a weight gradient; a constant, so that the result does not depend on the thread count
 
 Matrix = list[list[Fraction]]
@@ -120,33 +125,38 @@ def _both_axes(matrix: Array, t: Array, out: Array) -> None:
 
 
 def _to_tiles(matrix: Array, image: Array, step: int, padding: Pair, tiles: tuple[Pair, Pair], out: Array) -> None:
-    """The transformed tiles of image (C, H, W), out (N, N, T·C): K·K pixels of each, `step` apart, matrix (N, K)."""
-    terms, channels = matrix.shape[1], len(image)
+    """The transformed tiles of image (C, H, W), out (N, N, T·C): K·K pixels of each, `step` apart, matrix (N, K).
+
+    out[a,b,p,q,c] = Σ_{k,l} matrix[a,k]·matrix[b,l]·pixels[p·step + k, q·step + l, c], first over l, for each row of
+    pixels once, then over k. The windows, which overlap, are views: nothing is gathered.
+    """
+    (points, terms), channels = matrix.shape, len(image)
     rows, columns = (
         (first * step - pad, (last - 1) * step + terms - pad) for (first, last), pad in zip(tiles, padding, strict=True)
     )
-    hw = (rows[1] - rows[0], columns[1] - columns[0])
-    planes = band(image, rows, columns, scratch("planes", (channels, *hw), image.dtype), copy=True)
-    pixels = scratch("pixels", (*hw, channels), image.dtype)
-    np.copyto(pixels, planes.transpose(1, 2, 0))
-    counts = (tiles[0][1] - tiles[0][0], tiles[1][1] - tiles[1][0])
-    named = windows(pixels.transpose(2, 0, 1), (terms, terms), counts, (step, step), (1, 1))  # (C, K, K, P, Q)
-    gathered = scratch("gathered", (terms, terms, *counts, channels), image.dtype)
-    np.copyto(gathered, named.transpose(1, 2, 3, 4, 0))
-    _both_axes(matrix, gathered.reshape(terms, terms, -1), out)
+    height, width = rows[1] - rows[0], columns[1] - columns[0]
+    p, q = (last - first for first, last in tiles)
+    pixels = scratch("pixels", (height, width, channels), image.dtype)
+    band(image, rows, columns, pixels.transpose(2, 0, 1), copy=True)
+    half = scratch("half", (height, points, q, channels), image.dtype)
+    across = sliding(pixels, 1, terms, q, step)  # (height, Q, K, C)
+    np.matmul(matrix, across, out=half.transpose(0, 2, 1, 3))
+    down = sliding(half.reshape(height, points, -1), 0, terms, p, step)  # (P, K, N, Q·C)
+    np.matmul(matrix, down.transpose(0, 2, 1, 3), out=out.reshape(points, points, p, -1).transpose(2, 1, 0, 3))
 
 
 def _from_tiles(f: Transform, products: Array, y: Array, tiles: tuple[Pair, Pair]) -> None:
     """Put y = Aᵀ M A of these tiles, products (N·N, T, O), into the scores y (O, P, Q)."""
     (p0, p1), (q0, q1) = tiles
-    filters = len(y)
-    flat = scratch("scores", (f.m, f.m, products[0].size), y.dtype)
-    _both_axes(f.scores, products.reshape(f.n, f.n, -1), flat)
-    pixels = scratch("pixels", (p1 - p0, f.m, q1 - q0, f.m, filters), y.dtype)
-    np.copyto(pixels, flat.reshape(f.m, f.m, p1 - p0, q1 - q0, filters).transpose(2, 0, 3, 1, 4))
+    p, q, filters = p1 - p0, q1 - q0, len(y)
+    half = scratch("half", (p, f.m, f.n, q, filters), y.dtype)
+    down = products.reshape(f.n, f.n, p, -1).transpose(2, 1, 0, 3)  # (P, N, N, Q·O), the sum is over the last N
+    np.matmul(f.scores, down, out=half.reshape(p, f.m, f.n, -1).transpose(0, 2, 1, 3))
+    scores = scratch("scores", (p * f.m, q * f.m, filters + PAD), y.dtype)
+    across = scores.reshape(p, f.m, q, f.m, -1)[..., :filters]
+    np.matmul(f.scores, half.transpose(0, 1, 3, 2, 4), out=across)
     part = y[:, f.m * p0 : f.m * p1, f.m * q0 : f.m * q1]  # the last tiles may reach beyond
-    whole = pixels.reshape((p1 - p0) * f.m, (q1 - q0) * f.m, filters).transpose(2, 0, 1)
-    part[...] = whole[:, : part.shape[1], : part.shape[2]]
+    np.copyto(part, scores[: part.shape[1], : part.shape[2], :filters].transpose(2, 0, 1))
 
 
 def _to_filters(f: Transform, w: Array, out: Array) -> None:
@@ -154,7 +164,7 @@ def _to_filters(f: Transform, w: Array, out: Array) -> None:
     filters, channels = w.shape[:2]
     taps = scratch("taps", (TAPS, TAPS, channels, filters), w.dtype)
     if w.strides[0] > w.strides[1]:  # in the order in which memory holds them first: far fewer cache lines are touched
-        planes = scratch("planes", (TAPS, TAPS, filters, channels), w.dtype)
+        planes = scratch("planes", (TAPS, TAPS, filters, channels + PAD), w.dtype)[..., :channels]
         np.copyto(planes, w.transpose(2, 3, 0, 1))
         np.copyto(taps, planes.transpose(0, 1, 3, 2))
     else:
@@ -172,18 +182,34 @@ def _count(tiles: tuple[Pair, Pair]) -> int:
     return (p1 - p0) * (q1 - q0)
 
 
+class Part(NamedTuple):
+    """Some tiles of image n, and which of a task's tiles they are."""
+
+    n: int
+    tiles: tuple[Pair, Pair]
+    at: slice
+
+
 def _convolve(x: Array, w: Array, b: Array | None, y: Array, padding: Pair, f: Transform) -> None:
     """y (N, O, P, Q) = x (N, C, H, W) with the filters w (O, C, 3, 3), one group."""
     channels, filters = x.shape[1], len(w)
     points, grid = f.n * f.n, _grid(f, (y.shape[2], y.shape[3]))
+    alone = _macs(channels, y) < SHORT
 
-    def products(v: Array, u: Array, n: int, part: slice, tiles: tuple[Pair, Pair]) -> None:
-        """The scores of some filters, u (N·N, C, O), on some tiles, v (N·N, T, C)."""
-        m = scratch("products", (points, v.shape[1], u.shape[2]), x.dtype)
-        np.matmul(v, u, out=m)
+    def gather(parts: list[Part], v: Array) -> None:
+        """The transformed tiles v (N·N, T, C)."""
+        for n, tiles, at in parts:
+            _to_tiles(f.pixels, x[n], f.m, padding, tiles, v[:, at].reshape(f.n, f.n, -1))
+
+    def products(v: Array, u: Array, parts: list[Part], of: slice) -> None:
+        """The scores of some filters, u (N·N, C, O), on some of the tiles v (N·N, T, C)."""
+        tiles = slice(parts[0].at.start, parts[-1].at.stop)
+        m = scratch("products", (points, tiles.stop - tiles.start, u.shape[2]), x.dtype)
+        np.matmul(v[:, tiles], u, out=m)
         if b is not None:
-            m[f.n + 1] += b[part]  # the point (1, 1)
-        _from_tiles(f, m, y[n, part], tiles)
+            m[f.n + 1] += b[of]  # the point (1, 1)
+        for n, own, at in _from_zero(parts):
+            _from_tiles(f, m[:, at], y[n, of], own)
 
     if points * channels * filters * x.itemsize <= FILTER_BYTES:  # every task reads all filters
         u = scratch("shared", (points, channels, filters), x.dtype)
@@ -191,118 +217,136 @@ def _convolve(x: Array, w: Array, b: Array | None, y: Array, padding: Pair, f: T
         parallel(
             lambda part: _to_filters(f, w[:, part], flat[..., part.start * filters : part.stop * filters]),
             runs(channels, -(-channels // LANES)),
-            alone=channels * filters < 1 << 14,
+            alone=channels * filters < SHORT_FILTERS,
         )
 
-        def by_tiles(task: tuple[int, tuple[Pair, Pair]]) -> None:
-            n, tiles = task
-            v = scratch("tiles", (points, _count(tiles), channels), x.dtype)
-            _to_tiles(f.pixels, x[n], f.m, padding, tiles, v.reshape(f.n, f.n, -1))
-            for part in runs(filters, PRODUCT // (channels * _count(tiles))):
-                products(v, u[..., part], n, part, tiles)
+        def by_tiles(parts: list[Part]) -> None:
+            v = scratch("tiles", (points, parts[-1].at.stop, channels), x.dtype)
+            gather(parts, v)
+            for of in runs(filters, PRODUCT // (channels * v.shape[1])):
+                products(v, u[..., of], parts, of)
 
-        parallel(by_tiles, _blocks(len(x), grid, TILE // max(channels, filters)))
+        parallel(by_tiles, _tasks(len(x), grid, max(channels, filters)), alone)
         return
 
     width = max(FILTER // channels, 1)
+    for block in _cut(len(x), grid, SHARED_BYTES // (points * channels * x.itemsize)):
+        v = scratch("shared", (points, block[-1].at.stop, channels), x.dtype)
 
-    for n, block in _blocks(len(x), grid, SHARED_BYTES // (points * channels * x.itemsize)):
-        v = scratch("shared", (points, _count(block), channels), x.dtype)
-        pieces = _pieces(block, PRODUCT // (channels * width))
+        def by_filters(of: slice, block: list[Part] = block, v: Array = v) -> None:
+            u = scratch("filters", (points, channels, of.stop - of.start), x.dtype)
+            _to_filters(f, w[of], u.reshape(f.n, f.n, -1))
+            for parts in _recut(block, PRODUCT // (channels * width)):
+                products(v, u, parts, of)
 
-        def gather(piece: tuple[slice, tuple[Pair, Pair]], n: int = n, v: Array = v) -> None:
-            at, tiles = piece
-            flat = v.reshape(f.n, f.n, -1)[..., at.start * channels : at.stop * channels]
-            _to_tiles(f.pixels, x[n], f.m, padding, tiles, flat)
-
-        def by_filters(part: slice, n: int = n, v: Array = v, pieces: Any = pieces) -> None:
-            u = scratch("filters", (points, channels, part.stop - part.start), x.dtype)
-            _to_filters(f, w[part], u.reshape(f.n, f.n, -1))
-            for at, tiles in pieces:
-                products(v[:, at], u, n, part, tiles)
-
-        parallel(gather, _pieces(block, _count(block) // (2 * LANES)))
-        parallel(by_filters, runs(filters, width))
+        parallel(lambda parts, v=v: gather(parts, v), _shares(block, channels), alone)  # type: ignore[misc]
+        parallel(by_filters, runs(filters, width), alone)
 
 
-def _blocks(images: int, grid: Pair, limit: int) -> list[tuple[int, tuple[Pair, Pair]]]:
-    """(image, rectangle of at most `limit` tiles)."""
-    return [(n, tiles) for n in range(images) for tiles in rectangles(grid, limit)]
+def _macs(channels: int, y: Array) -> int:
+    """Multiplications of the definition."""
+    return channels * TAPS * TAPS * y.size
 
 
-def _pieces(block: tuple[Pair, Pair], limit: int) -> list[tuple[slice, tuple[Pair, Pair]]]:
-    """Cut a rectangle of tiles into whole rows of them, about `limit` tiles each: (which of its tiles, which tiles)."""
-    (p0, p1), columns = block
-    width = columns[1] - columns[0]
-    return [
-        (slice(rows.start * width, rows.stop * width), ((p0 + rows.start, p0 + rows.stop), columns))
-        for rows in runs(p1 - p0, limit // width)
-    ]
+def _cut(images: int, grid: Pair, limit: int) -> list[list[Part]]:
+    """All tiles in lists of at most `limit` ≥ 1: rectangles of an image, and small images together."""
+    size = grid[0] * grid[1]
+    whole = [Part(n, ((0, grid[0]), (0, grid[1])), slice(n * size, (n + 1) * size)) for n in range(images)]
+    return [_from_zero(parts) for parts in _recut(whole, max(limit, 1))]
+
+
+def _recut(parts: list[Part], limit: int) -> list[list[Part]]:
+    """The same tiles, each at the same place, in lists of at most `limit` ≥ 1."""
+    lists: list[list[Part]] = []
+    left = 0
+    for n, ((p0, p1), (q0, q1)), at in parts:
+        for rows, columns in rectangles((p1 - p0, q1 - q0), limit):  # in the order in which the tiles lie
+            tiles = ((p0 + rows[0], p0 + rows[1]), (q0 + columns[0], q0 + columns[1]))
+            start = at.start + rows[0] * (q1 - q0) + columns[0]
+            if _count(tiles) > left:
+                lists.append([])
+                left = limit
+            left -= _count(tiles)
+            lists[-1].append(Part(n, tiles, slice(start, start + _count(tiles))))
+    return lists
+
+
+def _from_zero(parts: list[Part]) -> list[Part]:
+    """The same tiles, with places counted from the first one's."""
+    first = parts[0].at.start
+    return [part._replace(at=slice(part.at.start - first, part.at.stop - first)) for part in parts]
+
+
+def _tasks(images: int, grid: Pair, channels: int) -> list[list[Part]]:
+    """Tiles for one task each: no more than fit the cache, and few enough to leave some for the other threads."""
+    return _cut(images, grid, min(TILE // channels, -(-images * grid[0] // LANES) * grid[1]))
+
+
+def _shares(block: list[Part], channels: int) -> list[list[Part]]:
+    """The tiles of a block for the threads to transform."""
+    return _recut(block, max(block[-1].at.stop // (2 * LANES), GATHER // channels, 1))
 
 
 def _weight(x: Array, y: Array, w: Array, padding: Pair, f: Transform) -> None:
     """w (O, C, 3, 3) = Σ x·y over images and scores, one group."""
     channels, filters = x.shape[1], y.shape[1]
     points, grid = f.n * f.n, _grid(f, (y.shape[2], y.shape[3]))
+    alone = _macs(channels, y) < SHORT
     spread = np.ascontiguousarray(f.scores.T)  # A (n, m)
+    gather_taps = np.ascontiguousarray(f.filters.T)  # Gᵀ (3, n)
 
-    def tiles_of(n: int, tiles: tuple[Pair, Pair], v: Array, z: Array) -> None:
-        _to_tiles(f.pixels, x[n], f.m, padding, tiles, v)
-        _to_tiles(spread, y[n], f.m, (0, 0), tiles, z)
+    def gather(parts: list[Part], v: Array, z: Array) -> None:
+        """The transformed tiles v (N·N, T, C) of the image and z (N·N, T, O) of the scores."""
+        for n, tiles, at in parts:
+            _to_tiles(f.pixels, x[n], f.m, padding, tiles, v[:, at].reshape(f.n, f.n, -1))
+            _to_tiles(spread, y[n], f.m, (0, 0), tiles, z[:, at].reshape(f.n, f.n, -1))
 
-    def finish(u: Array, part: slice, add: bool) -> None:
+    def finish(u: Array, of: slice, add: bool) -> None:
         """Gᵀ U G of some filters, u (N·N, O, C)."""
         taps = scratch("taps", (TAPS, TAPS, u[0].size), x.dtype)
-        _both_axes(np.ascontiguousarray(f.filters.T), u.reshape(f.n, f.n, -1), taps)
+        _both_axes(gather_taps, u.reshape(f.n, f.n, -1), taps)
         taps = taps.reshape(TAPS, TAPS, -1, channels).transpose(2, 3, 0, 1)
         if add:
-            w[part] += taps
+            w[of] += taps
         else:
-            w[part] = taps
+            w[of] = taps
 
     if points * channels * filters * x.itemsize <= FILTER_BYTES:  # all filters at once, over some of the tiles
-        tasks = _blocks(len(x), grid, TILE // max(channels, filters))
+        tasks = _tasks(len(x), grid, max(channels, filters))
         lanes = [tasks[lane::LANES] for lane in range(min(LANES, len(tasks)))]
-        sums = np.zeros((len(lanes), points, filters, channels), x.dtype)
+        sums = empty((len(lanes), points, filters, channels), x.dtype)
 
         def by_tiles(lane: int) -> None:
-            u = scratch("products", sums.shape[1:], x.dtype)
-            for n, tiles in lanes[lane]:
-                v = scratch("tiles", (points, _count(tiles), channels), x.dtype)
-                z = scratch("score tiles", (points, _count(tiles), filters), x.dtype)
-                tiles_of(n, tiles, v.reshape(f.n, f.n, -1), z.reshape(f.n, f.n, -1))
-                sums[lane] += np.matmul(z.transpose(0, 2, 1), v, out=u)
+            product = scratch("products", sums.shape[1:], x.dtype)
+            for k, parts in enumerate(lanes[lane]):
+                v = scratch("tiles", (points, parts[-1].at.stop, channels), x.dtype)
+                z = scratch("score tiles", (points, parts[-1].at.stop, filters), x.dtype)
+                gather(parts, v, z)
+                np.matmul(z.transpose(0, 2, 1), v, out=product if k else sums[lane])
+                if k:
+                    sums[lane] += product
 
-        parallel(by_tiles, range(len(lanes)))
+        parallel(by_tiles, range(len(lanes)), alone)
         finish(np.sum(sums, axis=0), slice(0, filters), add=False)  # in a fixed order, whoever computed them
         return
 
     width = max(FILTER // channels, 1)
     started = False
-    for n, block in _blocks(len(x), grid, SHARED_BYTES // (points * (channels + filters) * x.itemsize)):
-        v = scratch("shared", (points, _count(block), channels), x.dtype)
-        z = scratch("shared scores", (points, _count(block), filters), x.dtype)
+    for block in _cut(len(x), grid, SHARED_BYTES // (points * (channels + filters) * x.itemsize)):
+        v = scratch("shared", (points, block[-1].at.stop, channels), x.dtype)
+        z = scratch("shared scores", (points, block[-1].at.stop, filters), x.dtype)
 
-        def gather(piece: tuple[slice, tuple[Pair, Pair]], n: int = n, v: Array = v, z: Array = z) -> None:
-            at, tiles = piece
-            tiles_of(
-                n,
-                tiles,
-                v.reshape(f.n, f.n, -1)[..., at.start * channels : at.stop * channels],
-                z.reshape(f.n, f.n, -1)[..., at.start * filters : at.stop * filters],
-            )
-
-        def by_filters(part: slice, v: Array = v, z: Array = z, add: bool = started) -> None:
-            u = scratch("filters", (points, part.stop - part.start, channels), x.dtype)
+        def by_filters(of: slice, v: Array = v, z: Array = z, add: bool = started) -> None:
+            u = scratch("filters", (points, of.stop - of.start, channels), x.dtype)
             product = scratch("products", u.shape, x.dtype)
             for k, at in enumerate(runs(v.shape[1], PRODUCT // (channels * width))):
-                np.matmul(z[:, at, part].transpose(0, 2, 1), v[:, at], out=product if k else u)
+                np.matmul(z[:, at, of].transpose(0, 2, 1), v[:, at], out=product if k else u)
                 if k:
                     u += product
-            finish(u, part, add)
+            finish(u, of, add)
 
-        parallel(gather, _pieces(block, _count(block) // (2 * LANES)))
-        parallel(by_filters, runs(filters, width))
+        parallel(lambda parts, v=v, z=z: gather(parts, v, z), _shares(block, channels), alone)  # type: ignore[misc]
+        parallel(by_filters, runs(filters, width), alone)
         started = True
 
 
@@ -362,7 +406,8 @@ def _conv2d_weight(m: int, x: Array, y: Array, geom: ConvGeometry) -> Array:
 
 
 def _auto(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
-    return dtype == np.float32 and min(geom.c, geom.o) // geom.groups >= 16 and geom.y_hw[0] * geom.y_hw[1] >= 256
+    enough = min(geom.c, geom.o) // geom.groups >= 16 and geom.y_hw[0] * geom.y_hw[1] >= 100
+    return dtype == np.float32 and enough and geom.macs >= SHORT
 
 
 def _register(m: int, auto: Callable[..., bool], best: str) -> None:
@@ -378,5 +423,7 @@ def _register(m: int, auto: Callable[..., bool], best: str) -> None:
         )(function)
 
 
-_register(4, _auto, "float32, 16 or more channels in and out of each group, and 256 or more scores")
+_register(
+    4, _auto, "float32, 16 or more channels in and out of each group, 100 or more scores, and 2²⁶ multiplications"
+)
 _register(2, lambda dtype, geom: False, "nothing, as F(4,3) is faster")

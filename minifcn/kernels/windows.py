@@ -1,6 +1,7 @@
 """windows() and fold(): the im2col view and its adjoint.
 
 windows(x)[c,i,j,p,q] = x[c, p·s + i·d, q·s + j·d] only names elements, so it is a view with more strides than memory.
+sliding() is the same along one axis.
 fold() adds each window back to where it came from: ⟨windows(x), t⟩ = ⟨x, fold(t)⟩.
 """
 
@@ -17,6 +18,13 @@ def windows(x: Array, w_hw: Pair, y_hw: Pair, stride: Pair, dilation: Pair) -> A
     *outer, sh, sw = x.strides
     strides = (*outer, dilation[0] * sh, dilation[1] * sw, stride[0] * sh, stride[1] * sw)
     return np.lib.stride_tricks.as_strided(x, (*x.shape[:-2], *w_hw, *y_hw), strides, writeable=False)
+
+
+def sliding(x: Array, axis: int, size: int, count: int, step: int) -> Array:
+    """A read-only view (…, count, size, …) of x (…, H, …): windows of `size` along one axis, `step` apart."""
+    shape = (*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+    strides = (*x.strides[:axis], step * x.strides[axis], *x.strides[axis:])
+    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
 def fold(t: Array, x: Array, stride: Pair, dilation: Pair) -> None:
