@@ -10,6 +10,7 @@ longest goes back to the system, and all that waits does before memory runs out.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -32,7 +33,8 @@ SLACK = 1.5  # times what is asked for may a waiting buffer have
 LINE = 64  # bytes of a cache line: vectors that start on one are never split
 
 _lock = threading.Lock()
-_waiting: list[Raw] = []  # the longest waiting one first
+_waiting: dict[int, deque[tuple[int, Raw]]] = {}  # by size; when each came back, the longest waiting one first
+_clock = itertools.count()
 _returned: deque[Raw] = deque()  # a finaliser may run anywhere, even while the lock is held, so it only appends here
 _lent: dict[int, tuple[weakref.ref[Any], Raw]] = {}  # by id of the lent array
 _bytes_lent = _bytes_waiting = _most_lent = 0
@@ -79,14 +81,12 @@ def _borrow(size: int) -> Raw:
     global _bytes_lent, _bytes_waiting, _most_lent
     with _lock:
         _collect()
-        fits = [k for k, raw in enumerate(_waiting) if size <= raw.nbytes <= SLACK * size]
-        raw = _waiting.pop(min(fits, key=lambda k: _waiting[k].nbytes)) if fits else None
-        if raw is not None:
-            _bytes_waiting -= raw.nbytes
+        best = min((held for held in _waiting if size <= held <= SLACK * size), default=None)
+        raw = None if best is None else _take(best, longest=False)  # the last one may still be in a cache
         _bytes_lent += size if raw is None else raw.nbytes
         _most_lent = max(_most_lent, _bytes_lent)
         while _waiting and _bytes_lent + _bytes_waiting > HEADROOM * _most_lent:
-            _bytes_waiting -= _waiting.pop(0).nbytes
+            _take(min(_waiting, key=lambda held: _waiting[held][0][0]), longest=True)
     if raw is not None:
         return raw
     try:
@@ -95,6 +95,17 @@ def _borrow(size: int) -> Raw:
         with _lock:
             _bytes_lent -= size
         raise
+
+
+def _take(size: int, longest: bool) -> Raw:
+    """A waiting buffer of exactly this size: the one that came back first, or last. The lock is held."""
+    global _bytes_waiting
+    alike = _waiting[size]
+    _, raw = alike.popleft() if longest else alike.pop()
+    if not alike:
+        del _waiting[size]
+    _bytes_waiting -= size
+    return raw
 
 
 def _allocate(size: int) -> Raw:
@@ -120,7 +131,7 @@ def _collect() -> None:
     global _bytes_lent, _bytes_waiting
     while _returned:
         raw = _returned.popleft()
-        _waiting.append(raw)
+        _waiting.setdefault(raw.nbytes, deque()).append((next(_clock), raw))
         _bytes_lent -= raw.nbytes
         _bytes_waiting += raw.nbytes
 

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 Task = TypeVar("Task")
 
+# The processors that this process might run on when it started. Work that becomes slower when it is cut finely is cut
+# into so many parts, within limits; not into as many as there are threads, as the result must not depend on those.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 _lock = threading.Lock()
-_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_count = CORES
 _pool: ThreadPoolExecutor | None = None
 _blas: Any = None  # threadpoolctl's controller: finding the libraries is slow, so it is kept
 _blas_users = 0

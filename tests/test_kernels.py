@@ -124,6 +124,7 @@ EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "fold": lambda: unfold_examples("columns"),
     "interpolate": lambda: resize_examples("x"),
     "interpolate_adjoint": lambda: resize_examples("y"),
+    "add": lambda: iter([([normal(3, 4, 5), normal(3, 5, 4).transpose(0, 2, 1)], {}), ([np.ones(3), np.ones(3)], {})]),
     "relu": lambda: iter([([normal(3, 4, 5)], {}), ([np.array([0.0, -0.0, np.nan, np.inf, -np.inf])], {})]),
     "relu_grad": lambda: iter([([normal(3, 4), normal(3, 4)[::-1]], {}), ([np.ones(3), np.array([0.0, 1, -1])], {})]),
     "dropout": dropout_examples,

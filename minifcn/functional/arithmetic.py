@@ -12,6 +12,7 @@ from typing import cast as cast_type
 
 import numpy as np
 
+from minifcn import kernels
 from minifcn.array import FLOATS, Array, backend_of, is_array, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import number, numeric, real, tensor
@@ -42,7 +43,7 @@ sum_to_p.defvjp(lambda gx, shape, shape_in: broadcast_to_p(gx, shape=shape, shap
 astype_p = Primitive("astype(x) -> y", lambda x, *, dtype, dtype_in: x.astype(dtype))
 astype_p.defvjp(lambda gy, dtype, dtype_in: astype_p(gy, dtype=dtype_in, dtype_in=dtype))
 
-add_p = Primitive("add(x, y) -> z", lambda x, y: x + y)
+add_p = Primitive("add(x, y) -> z", lambda x, y: _add(x, y))
 sub_p = Primitive("sub(x, y) -> z", lambda x, y: x - y)
 mul_p = Primitive("mul(x, y) -> z", lambda x, y: x * y)
 div_p = Primitive("div(x, y) -> z", quiet(lambda x, y: x / y))
@@ -52,6 +53,16 @@ sub_p.defvjp(lambda gz: gz, lambda gz: neg_p(gz))
 mul_p.defvjp(lambda gz, y: mul_p(gz, y), lambda gz, x: mul_p(gz, x))
 div_p.defvjp(lambda gz, y: div_p(gz, y), lambda gz, y, z: neg_p(div_p(mul_p(gz, z), y)))
 neg_p.defvjp(lambda gz: neg_p(gz))
+
+LARGE = 1 << 16  # elements from which on the kernel's threads and pool are worth their overhead
+
+
+def _add(x: Array, y: Array) -> Array:
+    if x.size >= LARGE and x.shape == y.shape and x.dtype == y.dtype and x.dtype in FLOATS:
+        return kernels.run("add", x, y)  # type: ignore[no-any-return]
+    z: Array = x + y
+    return z
+
 
 exp_p = Primitive("exp(x) -> z", quiet(lambda x: module_of(x).exp(x)))
 log_p = Primitive("log(x) -> z", quiet(lambda x: module_of(x).log(x)))

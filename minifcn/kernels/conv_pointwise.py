@@ -5,7 +5,7 @@
     conv2d_weight     w (O, C)   = y (O, H·W) @ xᵀ (H·W, C), summed over images
 
 Transposes are views, which BLAS reads as they are. The longer side of each product is cut into a few parts, for the
-worker threads.
+worker threads. With a stride, the pixels that take part are copied out first.
 """
 
 from __future__ import annotations
@@ -18,22 +18,29 @@ import numpy as np
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.registry import kernel
+from minifcn.kernels.windows import tap
 from minifcn.memory import empty, scratch
-from minifcn.threads import parallel, runs
+from minifcn.threads import CORES, parallel, runs
 
-PARTS = 4  # of a product; a constant, so that the result does not depend on the thread count
+PARTS = min(max(CORES, 2), 8)  # of a product: each repeats the packing of the side that is not cut
 SHORT = 1 << 21  # multiplications that one thread does before a second one has woken up
 
 
 def _supports(geom: ConvGeometry) -> bool:
-    return geom.w_hw == (1, 1) == geom.stride and geom.padding == (0, 0) and geom.x_hw == geom.y_hw
+    return geom.w_hw == (1, 1) and geom.padding == (0, 0)
 
 
-def _always(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
-    return True
+def _supports_transposed(geom: ConvGeometry) -> bool:
+    return _supports(geom) and geom.x_hw == geom.y_hw
 
 
-LIMITS = "a 1×1 filter, stride 1 and no padding"
+def _auto(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    """With a stride there must be filters enough to pay for the copy."""
+    return geom.x_hw == geom.y_hw or geom.o // geom.groups >= 1024
+
+
+LIMITS = "a 1×1 filter and no padding"
+BEST = "stride 1, or 1024 filters or more"
 
 
 def _parts(rows: int, columns: int) -> list[tuple[slice, slice]]:
@@ -41,6 +48,11 @@ def _parts(rows: int, columns: int) -> list[tuple[slice, slice]]:
     if rows >= columns:
         return [(part, slice(None)) for part in runs(rows, -(-rows // PARTS))]
     return [(slice(None), part) for part in runs(columns, -(-columns // PARTS))]
+
+
+def _met(x: Array, geom: ConvGeometry) -> Array:
+    """The view (N, C, P, Q) of the pixels of x (N, C, H, W) that take part."""
+    return x[(..., *tap(0, 0, geom.y_hw, geom.stride, geom.dilation))]
 
 
 def _grouped(a: Array, groups: int) -> Array:
@@ -73,13 +85,21 @@ def _multiply(matrix: Array, images: Array, b: Array | None, out: Array, geom: C
     return out
 
 
-@kernel("conv2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_always)
+@kernel("conv2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_auto, best=BEST)
 def conv2d_pointwise(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """y (N,O,H,W) = w @ x (N,C,H,W) + b (O,)."""
-    return _multiply(_matrix(w, geom), x, b, empty(geom.y_shape, x.dtype), geom)
+    return _multiply(_matrix(w, geom), _met(x, geom), b, empty(geom.y_shape, x.dtype), geom)
 
 
-@kernel("conv_transpose2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_always)
+@kernel(
+    "conv_transpose2d",
+    backend="numpy",
+    algorithm="pointwise",
+    supports=_supports_transposed,
+    limits=f"{LIMITS}, and as many pixels as scores",
+    auto=_auto,
+    best=BEST,
+)
 def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """x (N,C,H,W) = wᵀ @ y (N,O,H,W) + b (C,)."""
     return _multiply(_matrix(w, geom).transpose(0, 2, 1), y, b, empty(geom.x_shape, y.dtype), geom)
@@ -91,7 +111,8 @@ def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, ge
     algorithm="pointwise",
     supports=_supports,
     limits=LIMITS,
-    auto=_always,
+    auto=_auto,
+    best=BEST,
 )
 def conv2d_weight_pointwise(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     """w (O,C/groups,1,1) = y @ xᵀ, summed over images."""
@@ -99,7 +120,7 @@ def conv2d_weight_pointwise(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     if y.size == 0 or w.size == 0:
         w[...] = 0
         return w
-    images, scores = _grouped(x, geom.groups), _grouped(y, geom.groups)
+    images, scores = _grouped(_met(x, geom), geom.groups), _grouped(y, geom.groups)
     matrix = w.reshape(geom.groups, -1, geom.c // geom.groups)
 
     def work(task: tuple[int, tuple[slice, slice]]) -> None:

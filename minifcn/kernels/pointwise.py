@@ -1,8 +1,10 @@
-"""ReLU and dropout: one value in, one value out."""
+"""ReLU, sums and dropout: one value in, one value out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from minifcn.memory import empty, scratch
 from minifcn.threads import parallel, runs
 
 CHUNK = 1 << 18  # elements: fewer are done so fast that passing the interpreter's lock to and fro costs more
+ALONE = 1 << 20  # elements that one thread has done before a second one has woken up and reported back
 
 
 def _flat(array: Array) -> Array:
@@ -21,18 +24,34 @@ def _flat(array: Array) -> Array:
 
 
 def _each(work: Callable[[slice], object], size: int) -> None:
-    """work(chunk) for all elements; a single chunk goes without the pool, which costs more than a small tensor."""
-    if size <= CHUNK:
-        work(slice(0, size))
+    """work(chunk) for all elements; a few go without the pool, which costs more than a small tensor."""
+    if size <= ALONE:
+        for part in runs(size, CHUNK):
+            work(part)
     else:
         parallel(work, runs(size, CHUNK))
+
+
+@cache
+def _zeros(dtype: np.dtype[Any]) -> Array:
+    """CHUNK of them: with a number in its place np.maximum does not use vectors."""
+    return np.zeros(CHUNK, dtype)
+
+
+@kernel("add", backend="numpy", algorithm="chunks")
+def add_chunks(x: Array, y: Array) -> Array:
+    """z = x + y, of one shape and dtype."""
+    flat_x, flat_y, z = _flat(x), _flat(y), empty(x.shape, x.dtype)
+    flat = z.reshape(-1)
+    _each(lambda part: np.add(flat_x[part], flat_y[part], out=flat[part]), x.size)
+    return z
 
 
 @kernel("relu", backend="numpy", algorithm="chunks")
 def relu_chunks(x: Array) -> Array:
     """y = max(x, 0); NaN stays NaN."""
     flat, y = _flat(x), empty((x.size,), x.dtype)
-    zeros = np.zeros(min(x.size, CHUNK), x.dtype)  # with a number in its place NumPy does not use vectors
+    zeros = _zeros(x.dtype)
     _each(lambda part: np.maximum(flat[part], zeros[: part.stop - part.start], out=y[part]), x.size)
     return y.reshape(x.shape)
 

@@ -213,6 +213,15 @@ def interpolate_adjoint_reference(y: Array, *, geom: ResizeGeometry) -> Array:
     return x
 
 
+@kernel("add", backend="numpy", algorithm=REFERENCE)
+def add_reference(x: Array, y: Array) -> Array:
+    """z = x + y."""
+    z = np.zeros_like(x)
+    for at, value in np.ndenumerate(x):
+        z[at] = value + y[at]
+    return z
+
+
 @kernel("relu", backend="numpy", algorithm=REFERENCE)
 def relu_reference(x: Array) -> Array:
     """y = x where x > 0, else 0; NaN stays NaN."""

@@ -18,8 +18,9 @@ INTEGERS = {4: np.int32, 8: np.int64}
 def select(keep: Array, values: Array, out: Array) -> Array:
     """out = values where keep, else 0. All of one shape; keep is boolean, values and out are floats of one dtype."""
     integer = INTEGERS[values.itemsize]
+    bits = scratch("bits", keep.shape, np.dtype(np.int8))
+    np.negative(keep.view(np.int8), out=bits)  # −1 is all ones, and stays so when it becomes wider
     ones = scratch("ones", keep.shape, np.dtype(integer))
-    np.copyto(ones, keep)
-    np.negative(ones, out=ones)  # −1 is all ones
+    np.copyto(ones, bits)
     np.bitwise_and(values.view(integer), ones, out=out.view(integer))
     return out
