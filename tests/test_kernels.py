@@ -108,8 +108,15 @@ def dropout_examples() -> Iterator[Example]:
         yield [normal(2, 3, 4, 5)], {"p": p, "seed": 12345678901, "offset": offset, "period": period}
 
 
+def conv2d_examples() -> Iterator[Example]:
+    yield from with_and_without_bias("x", "w", "o")
+    for arrays, params in conv_examples("x", "w", "o", "o", "y"):
+        arrays[3] = arrays[3] * 2 + 0.5  # the scale, other numbers than the bias
+        yield arrays, {"relu": True, **params}
+
+
 EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
-    "conv2d": lambda: with_and_without_bias("x", "w", "o"),
+    "conv2d": conv2d_examples,
     "conv_transpose2d": lambda: with_and_without_bias("y", "w", "c"),
     "conv2d_weight": lambda: conv_examples("x", "y"),
     "channel_sum": lambda: iter([([normal(2, 3, 4, 5)], {}), ([normal(1, 2, 70, 65)], {}), ([normal(0, 3, 4, 4)], {})]),

@@ -7,6 +7,8 @@ import minifcn as mf
 import minifcn.functional as F
 from minifcn import nn, optim
 from minifcn.autograd import Tensor
+from minifcn.nn import containers
+from minifcn.nn.containers import run
 
 
 class Net(nn.Module):
@@ -124,6 +126,95 @@ def test_hooks_see_inputs_and_outputs() -> None:
     handle.remove()
     net(image)
     assert seen == [((2, 4, 3, 3), (2, 4, 3, 3))]
+
+
+def _stack(layers: str, groups: int, bias: bool, affine: bool) -> list[nn.Module]:
+    """A letter for each layer: convolution, batch norm with statistics that are not 0 and 1, ReLU."""
+    rng = np.random.default_rng(5)
+    made: list[nn.Module] = []
+    for letter in layers:
+        if letter == "c":
+            made.append(nn.Conv2d(4, 4, 3, padding=1, groups=groups, bias=bias))
+        elif letter == "b":
+            bn = nn.BatchNorm2d(4, affine=affine)
+            bn.running_mean.data, bn.running_var.data = rng.standard_normal(4), rng.random(4) + 0.5
+            made.append(bn)
+        else:
+            made.append(nn.ReLU())
+    for layer in made:
+        for p in layer.parameters():
+            p.data = rng.standard_normal(p.shape)
+    return made
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+@pytest.mark.parametrize("layers", ["c", "cb", "cr", "cbr", "cbrcbr", "ccbrb", "rcb", "br"])
+@pytest.mark.parametrize(("groups", "bias", "affine"), [(1, True, True), (2, False, True), (1, True, False)])
+def test_fused_layers_give_what_they_give_one_by_one(
+    layers: str, shortcut: bool, groups: int, bias: bool, affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = _stack(layers, groups, bias, affine)
+    for layer in stack:
+        layer.eval()
+    rng = np.random.default_rng(6)
+    fused: list[int] = []
+    then = containers.conv2d_then
+    monkeypatch.setattr(containers, "conv2d_then", lambda *args: (fused.append(1), then(*args))[1])
+    # a shortcut comes before the last layer, so it parts what ends in a batch norm
+    count = layers.count("cb") + layers.count("cr") - (shortcut and layers.endswith("cb"))
+    for shape in [(2, 4, 7, 6), (4, 5, 3)]:  # with and without a batch axis
+        if len(shape) == 3 and "b" in layers:
+            continue  # a batch norm takes no single image
+        x, other = Tensor(rng.standard_normal(shape)), Tensor(rng.standard_normal(shape)) if shortcut else None
+        expected = x
+        for k, layer in enumerate(stack):
+            if k == len(stack) - 1 and other is not None:
+                expected = expected + other
+            expected = layer(expected)
+        fused.clear()
+        with mf.no_grad():
+            y = run(stack, x, other)
+        np.testing.assert_allclose(y.data, expected.data, rtol=0, atol=1e-12)
+        assert len(fused) == count
+        np.testing.assert_array_equal(run(stack, x, other).data, expected.data)  # recorded: one by one
+        assert len(fused) == count
+
+
+def test_what_somebody_looks_at_is_not_fused() -> None:
+    conv, bn, relu = stack = _stack("cbr", 1, True, True)
+    x = Tensor(np.random.default_rng(1).standard_normal((2, 4, 5, 5)))
+    with mf.no_grad():
+        seen: list[Tensor] = []
+        handle = conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        bn.eval()
+        run(stack, x)
+        handle.remove()
+        np.testing.assert_array_equal(seen[0].data, conv(x).data)
+        before = np.array(bn.running_mean)
+        bn.train()
+        run(stack, x)
+        assert not np.array_equal(
+            bn.running_mean.data, before
+        )  # the batch's own statistics, which move the running ones
+
+        class Leaky(nn.ReLU):
+            def forward(self, input: Tensor) -> Tensor:
+                return input * 0.1
+
+        np.testing.assert_array_equal(run([conv, Leaky()], x).data, conv(x).data * 0.1)
+    loss = run([conv, bn.eval(), relu], x).sum()
+    loss.backward()
+    assert conv.weight.grad is not None
+    assert bn.weight.grad is not None
+
+
+def test_a_wrong_shortcut_is_refused_however_it_is_computed() -> None:
+    stack = _stack("cr", 1, True, True)
+    x, wrong = Tensor(np.zeros((2, 4, 5, 5))), Tensor(np.zeros((2, 4, 5, 4)))
+    with pytest.raises(ValueError, match="shape"):
+        run(stack, x, wrong)
+    with mf.no_grad(), pytest.raises(ValueError, match=r"\(2, 4, 5, 4\) cannot be added to scores of shape"):
+        run(stack, x, wrong)
 
 
 def test_casting_a_module() -> None:

@@ -68,6 +68,13 @@ conv_transpose2d_bias_p = Primitive(
 conv_transpose2d_bias_p.defvjp(*conv_transpose2d_rules, lambda gx: channel_sum_p(gx, shape=gx.shape))
 
 
+# without a gradient: for passes that are not recorded, in which nn.run gives several layers to one kernel
+conv2d_then_p = Primitive(
+    "conv2d_then(x, w) -> y",
+    lambda x, w, *, b, scale, add, relu, geom: kernels.run("conv2d", x, w, b, scale, add, geom=geom, relu=relu),
+)
+
+
 def _check_bias(op: str, channels: int, bias: Tensor | None) -> None:
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"{op}: bias has shape {bias.shape} but there are {channels} output channels")
@@ -123,6 +130,42 @@ def conv2d(
     >>> conv2d(Tensor([[[1.0, 2.0, 3.0]]]), Tensor([[[[1.0, -1.0]]]]))
     Tensor([[[-1., -1.]]], dtype=float32)
     """
+    x, w, b, geom, single = _convolution(input, weight, bias, stride, padding, dilation, groups)
+    return unbatched(conv2d_p(x, w, geom=geom) if b is None else conv2d_bias_p(x, w, b, geom=geom), single)
+
+
+def conv2d_then(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    add: Tensor | None,
+    relu: bool,
+    stride: int | Pair,
+    padding: int | Pair | str,
+    dilation: int | Pair,
+    groups: int,
+) -> Tensor:
+    """y = conv2d(input, weight)·scale + bias + add, and its positive part if `relu`: one kernel, without a gradient.
+    bias and scale are (O,) or None, add of the result's shape or None, the rest is as for conv2d."""
+    x, w, b, geom, single = _convolution(input, weight, bias, stride, padding, dilation, groups)
+    if add is not None and add.shape != (geom.y_shape[1:] if single else geom.y_shape):
+        raise ValueError(f"conv2d: {add.shape} cannot be added to scores of shape {geom.y_shape}")
+    after = {"b": b, "scale": scale, "add": add[None] if single and add is not None else add}
+    arrays = {name: None if t is None else t.data for name, t in after.items()}
+    return unbatched(conv2d_then_p(x, w, **arrays, relu=relu, geom=geom), single)
+
+
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Pair,
+    padding: int | Pair | str,
+    dilation: int | Pair,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor | None, ConvGeometry, bool]:
+    """conv2d's arguments, checked: image with a batch axis, weight, bias, geometry, and whether the axis is new."""
     x, w, b = _arguments("conv2d", input, weight, bias)
     x, single = batched("conv2d", x)
     _has_pixels("conv2d", x)
@@ -135,7 +178,7 @@ def conv2d(
     groups = integer("conv2d", "groups", groups, 1)
     geom = ConvGeometry.of_conv(x.shape, w.shape, strides, paddings, dilations, groups, "conv2d")
     _check_bias("conv2d", geom.o, b)
-    return unbatched(conv2d_p(x, w, geom=geom) if b is None else conv2d_bias_p(x, w, b, geom=geom), single)
+    return x, w, b, geom, single
 
 
 def _same(x: Tensor, w: Tensor, stride: Pair, dilation: Pair) -> tuple[Tensor, Pair]:

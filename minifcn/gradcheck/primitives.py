@@ -13,9 +13,10 @@ from minifcn.geometry import AdaptiveGeometry, PoolGeometry, ResizeGeometry
 from minifcn.gradcheck.cases import Case, apart, like, normal, positive
 from minifcn.gradcheck.geometries import CONV_CASES, DILATED_POOL, POOL_CASES
 
-# derivatives of a fused kernel that are computed in one go at first order only: never recorded, so never differentiated
-# (functional/_compose.py); the checks of batch_norm and cross_entropy cover what they return
-FIRST_ORDER_ONLY = frozenset({"batch_norm_grad", "cross_entropy_grad"})
+# never recorded, so never differentiated: derivatives of a fused kernel that are computed in one go at first order only
+# (functional/_compose.py; the checks of batch_norm and cross_entropy cover what they return), and layers that are fused
+# where nothing is recorded (nn/containers.py)
+NEVER_RECORDED = frozenset({"batch_norm_grad", "cross_entropy_grad", "conv2d_then"})
 
 
 def _call(name: str, case: str, *arrays: Array, **params: Any) -> Case:

@@ -21,6 +21,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
+from minifcn.kernels.epilogue import Epilogue
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, fold, reach, rectangles, windows
 from minifcn.memory import empty, scratch
@@ -107,21 +108,29 @@ def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
 
 
 @kernel("conv2d", backend="numpy", algorithm="gemm")
-def conv2d_gemm(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
-    """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W) + b (O,)."""
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+def conv2d_gemm(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """y (N,O,P,Q) = w (O, C·I·J) @ columns of x (N,C,H,W), and the epilogue."""
+    w, end = Epilogue(b, scale, add, relu).into(w, math.prod(geom.y_shape))
+    x, w, per_group = np.ascontiguousarray(x), np.ascontiguousarray(w), geom.o // geom.groups
     y = empty(geom.y_shape, x.dtype)
-    w_rows = w.reshape(geom.groups, geom.o // geom.groups, -1)  # (groups, O/groups, C/groups·I·J)
-    b_rows = None if b is None else b.reshape(geom.groups, -1, 1)
+    w_rows = w.reshape(geom.groups, per_group, -1)  # (groups, O/groups, C/groups·I·J)
     if y.size == 0 or w_rows.shape[2] == 0:
-        y[...] = 0 if b is None else b[:, None, None]
-        return y
+        return end.of_nothing(y)
 
     def product(tile: Tile, part: slice, cols: Array) -> None:
         out = _scores(y, geom, tile)[part]
         np.matmul(w_rows[tile.g, part], cols, out=out)
-        if b_rows is not None:  # now, while the scores are in the cache
-            out += b_rows[tile.g, part]
+        channels = slice(tile.g * per_group + part.start, tile.g * per_group + part.stop)
+        end.apply(out, channels, None if end.add is None else _scores(end.add, geom, tile)[part])
 
     if _filter_dominates(geom, x.itemsize):  # few columns, many filters: gather once, and share out the filters
         for tile in _tiles(geom, x.itemsize, SHARED_BYTES):
@@ -129,7 +138,7 @@ def conv2d_gemm(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometr
             parts = _shares(w_rows.shape[1], 2 * LANES)
             parallel(lambda part, tile=tile, cols=cols: product(tile, part, cols), parts)  # type: ignore[misc]
         return y
-    tiles, every = list(_tiles(geom, x.itemsize)), slice(None)
+    tiles, every = list(_tiles(geom, x.itemsize)), slice(0, per_group)
     parallel(lambda tile: product(tile, every, _columns(x, geom, tile)), tiles, alone=_short(geom, len(tiles)))
     return y
 

@@ -37,6 +37,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
+from minifcn.kernels.epilogue import Epilogue
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, windows
 from minifcn.memory import empty, scratch
@@ -67,7 +68,7 @@ def _auto_upsampling(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
     return max(geom.stride) > 1 and geom.c // geom.groups >= 8 and scores >= (256 if _divides(geom) else 8192)
 
 
-def _auto_overlapping(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+def _auto_overlapping(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
     twice = all(k >= 2 * s > 2 for k, s in zip(geom.w_hw, geom.stride, strict=True))
     scores = geom.n * geom.y_hw[0] * geom.y_hw[1]
     return twice and min(geom.c, geom.o) // geom.groups >= 8 and scores >= 256
@@ -182,7 +183,7 @@ def _regrouped(w: Array, rows: Phases, columns: Phases, stride: Pair) -> Array:
     return matrix.reshape(groups, channels * down * across, -1)
 
 
-def _divides(geom: ConvGeometry) -> bool:
+def _divides(geom: ConvGeometry, **_: Any) -> bool:
     return geom.dilation == (1, 1) and all(k % s == 0 for k, s in zip(geom.w_hw, geom.stride, strict=True))
 
 
@@ -205,12 +206,21 @@ def _square(w: Array, geom: ConvGeometry) -> Array:
     auto=_auto_overlapping,
     best="strides above 1, filters of twice the stride or more, 8 or more channels and 256 or more scores",
 )
-def conv2d_phases(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
-    """y (N,O,P,Q) from x (N,C,H,W) and b (O,): space to depth, W S, and its rows shifted and added up."""
+def conv2d_phases(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """y (N,O,P,Q) from x (N,C,H,W): space to depth, W S, and its rows shifted and added up; and the epilogue."""
     y = empty(geom.y_shape, x.dtype)
+    end = Epilogue(b, scale, add, relu)
     if y.size == 0 or w.size == 0:
-        y[...] = 0 if b is None else b[:, None, None]
-        return y
+        return end.of_nothing(y)
     w, geom = _diagonal(w, geom)
     channels, filters = geom.c // geom.groups, geom.o // geom.groups
     (sh, sw), (p, q) = geom.stride, geom.y_hw
@@ -230,9 +240,11 @@ def conv2d_phases(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeome
         np.matmul(matrix[g], deep.reshape(-1, count * width), out=products)
         taps = products.reshape(filters, down, across, count, width)
         scores = y[n, g * filters : (g + 1) * filters, rows]
-        scores[...] = 0 if b is None else b[g * filters : (g + 1) * filters, None, None]
+        scores[...] = 0
         for k, l in np.ndindex(down, across):
             scores += taps[:, k, l, k : k + rows.stop - rows.start, l : l + q]
+        at = slice(g * filters, (g + 1) * filters)
+        end.apply(scores, at, None if add is None else add[n, at, rows])
 
     parallel(fill, tasks, alone=geom.macs < 1 << 20)
     return y

@@ -10,6 +10,7 @@ worker threads. With a stride, the pixels that take part are copied out first.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry
+from minifcn.kernels.epilogue import Epilogue
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import tap
 from minifcn.memory import empty, scratch
@@ -26,7 +28,7 @@ PARTS = min(max(CORES, 2), 8)  # of a product: each repeats the packing of the s
 SHORT = 1 << 21  # multiplications that one thread does before a second one has woken up
 
 
-def _supports(geom: ConvGeometry) -> bool:
+def _supports(geom: ConvGeometry, **_: Any) -> bool:
     return geom.w_hw == (1, 1) and geom.padding == (0, 0)
 
 
@@ -34,7 +36,7 @@ def _supports_transposed(geom: ConvGeometry) -> bool:
     return _supports(geom) and geom.x_hw == geom.y_hw
 
 
-def _auto(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+def _auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
     """With a stride there must be filters enough to pay for the copy."""
     return geom.x_hw == geom.y_hw or geom.o // geom.groups >= 1024
 
@@ -46,8 +48,8 @@ BEST = "stride 1, or 1024 filters or more"
 def _parts(rows: int, columns: int) -> list[tuple[slice, slice]]:
     """The longer side of a product in PARTS parts: (rows, columns)."""
     if rows >= columns:
-        return [(part, slice(None)) for part in runs(rows, -(-rows // PARTS))]
-    return [(slice(None), part) for part in runs(columns, -(-columns // PARTS))]
+        return [(part, slice(0, columns)) for part in runs(rows, -(-rows // PARTS))]
+    return [(slice(0, rows), part) for part in runs(columns, -(-columns // PARTS))]
 
 
 def _met(x: Array, geom: ConvGeometry) -> Array:
@@ -65,20 +67,20 @@ def _matrix(w: Array, geom: ConvGeometry) -> Array:
     return np.ascontiguousarray(w).reshape(geom.groups, geom.o // geom.groups, geom.c // geom.groups)
 
 
-def _multiply(matrix: Array, images: Array, b: Array | None, out: Array, geom: ConvGeometry) -> Array:
-    """out (N, R, H, W) = matrix (groups, R/groups, K/groups) @ images (N, K, H, W) + b (R,)."""
+def _multiply(matrix: Array, images: Array, end: Epilogue, out: Array, geom: ConvGeometry) -> Array:
+    """out (N, R, H, W) = matrix (groups, R/groups, K/groups) @ images (N, K, H, W), and the epilogue of R channels."""
     if out.size == 0 or matrix.size == 0:
-        out[...] = 0 if b is None else b[:, None, None]
-        return out
+        return end.of_nothing(out)
     columns, results = _grouped(images, geom.groups), _grouped(out, geom.groups)
-    bias = None if b is None else b.reshape(geom.groups, -1, 1)
+    per_group = matrix.shape[1]
+    addends = None if end.add is None else _grouped(end.add, geom.groups)
 
     def work(task: tuple[int, int, tuple[slice, slice]]) -> None:
         n, g, (rows, pixels) = task
         part = results[n, g, rows, pixels]
         np.matmul(matrix[g, rows], columns[n, g, :, pixels], out=part)
-        if bias is not None:
-            part += bias[g, rows]
+        channels = slice(g * per_group + rows.start, g * per_group + rows.stop)
+        end.apply(part, channels, None if addends is None else addends[n, g, rows, pixels])
 
     tasks = list(product(range(geom.n), range(geom.groups), _parts(*results.shape[2:])))
     parallel(work, tasks, alone=geom.macs < SHORT)
@@ -86,9 +88,19 @@ def _multiply(matrix: Array, images: Array, b: Array | None, out: Array, geom: C
 
 
 @kernel("conv2d", backend="numpy", algorithm="pointwise", supports=_supports, limits=LIMITS, auto=_auto, best=BEST)
-def conv2d_pointwise(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
-    """y (N,O,H,W) = w @ x (N,C,H,W) + b (O,)."""
-    return _multiply(_matrix(w, geom), _met(x, geom), b, empty(geom.y_shape, x.dtype), geom)
+def conv2d_pointwise(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """y (N,O,H,W) = w @ x (N,C,H,W), and the epilogue."""
+    w, end = Epilogue(b, scale, add, relu).into(w, math.prod(geom.y_shape))
+    return _multiply(_matrix(w, geom), _met(x, geom), end, empty(geom.y_shape, x.dtype), geom)
 
 
 @kernel(
@@ -102,7 +114,7 @@ def conv2d_pointwise(x: Array, w: Array, b: Array | None = None, *, geom: ConvGe
 )
 def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """x (N,C,H,W) = wᵀ @ y (N,O,H,W) + b (C,)."""
-    return _multiply(_matrix(w, geom).transpose(0, 2, 1), y, b, empty(geom.x_shape, y.dtype), geom)
+    return _multiply(_matrix(w, geom).transpose(0, 2, 1), y, Epilogue(b), empty(geom.x_shape, y.dtype), geom)
 
 
 @kernel(

@@ -23,7 +23,8 @@ same arithmetic:
 
     conv_transpose2d   a convolution with the filter turned round and the padding 2 − p
     conv2d_weight      transposed in w:  U[ξ] (O, C) = (A gy Aᵀ)[ξ]ᵀ (O, T) @ V[ξ] (T, C),  then Gᵀ U G
-    the bias           added at the point (1, 1) only: there Aᵀ has ones, so each of the m·m scores receives it once
+    the epilogue       a scale multiplies the filters; a bias is added at the point (1, 1) only: there Aᵀ has ones, so
+                       each of the m·m scores receives it once
 
 In float32 the result is off by about 3·10⁻⁶ of its size for F(4,3), where a plain sum is by 3·10⁻⁷; and one NaN or Inf
 in the image spoils all scores of the tiles that it lies in. float64 never goes this way unless asked to.
@@ -47,6 +48,7 @@ import numpy as np
 
 from minifcn.array import Array
 from minifcn.geometry import ConvGeometry, Pair
+from minifcn.kernels.epilogue import Epilogue
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.windows import band, rectangles, sliding
 from minifcn.memory import LINE, empty, scratch
@@ -145,8 +147,8 @@ def _to_tiles(matrix: Array, image: Array, step: int, padding: Pair, tiles: tupl
     np.matmul(matrix, down.transpose(0, 2, 1, 3), out=out.reshape(points, points, p, -1).transpose(2, 1, 0, 3))
 
 
-def _from_tiles(f: Transform, products: Array, y: Array, tiles: tuple[Pair, Pair]) -> None:
-    """Put y = Aᵀ M A of these tiles, products (N·N, T, O), into the scores y (O, P, Q)."""
+def _from_tiles(f: Transform, products: Array, y: Array, tiles: tuple[Pair, Pair]) -> tuple[slice, slice]:
+    """Put y = Aᵀ M A of these tiles, products (N·N, T, O), into the scores y (O, P, Q). Returns which P and Q."""
     (p0, p1), (q0, q1) = tiles
     p, q, filters = p1 - p0, q1 - q0, len(y)
     half = scratch("half", (p, f.m, f.n, q, filters), y.dtype)
@@ -155,20 +157,27 @@ def _from_tiles(f: Transform, products: Array, y: Array, tiles: tuple[Pair, Pair
     scores = scratch("scores", (p * f.m, q * f.m, filters + PAD), y.dtype)
     across = scores.reshape(p, f.m, q, f.m, -1)[..., :filters]
     np.matmul(f.scores, half.transpose(0, 1, 3, 2, 4), out=across)
-    part = y[:, f.m * p0 : f.m * p1, f.m * q0 : f.m * q1]  # the last tiles may reach beyond
+    at = slice(f.m * p0, f.m * p1), slice(f.m * q0, f.m * q1)
+    part = y[:, *at]  # the last tiles may reach beyond
     np.copyto(part, scores[: part.shape[1], : part.shape[2], :filters].transpose(2, 0, 1))
+    return at
 
 
-def _to_filters(f: Transform, w: Array, out: Array) -> None:
-    """U = G g Gᵀ of w (O, C, 3, 3): out (N, N, C·O)."""
+def _to_filters(f: Transform, w: Array, scale: Array | None, out: Array) -> None:
+    """U = G g Gᵀ of w (O, C, 3, 3) times scale (O,): out (N, N, C·O)."""
     filters, channels = w.shape[:2]
     taps = scratch("taps", (TAPS, TAPS, channels, filters), w.dtype)
     if w.strides[0] > w.strides[1]:  # in the order in which memory holds them first: far fewer cache lines are touched
         planes = scratch("planes", (TAPS, TAPS, filters, channels + PAD), w.dtype)[..., :channels]
-        np.copyto(planes, w.transpose(2, 3, 0, 1))
+        if scale is None:
+            np.copyto(planes, w.transpose(2, 3, 0, 1))
+        else:
+            np.multiply(w.transpose(2, 3, 0, 1), scale[:, None], out=planes)
         np.copyto(taps, planes.transpose(0, 1, 3, 2))
     else:
         np.copyto(taps, w.transpose(2, 3, 1, 0))
+        if scale is not None:
+            taps *= scale
     _both_axes(f.filters, taps.reshape(TAPS, TAPS, -1), out)
 
 
@@ -190,11 +199,12 @@ class Part(NamedTuple):
     at: slice
 
 
-def _convolve(x: Array, w: Array, b: Array | None, y: Array, padding: Pair, f: Transform) -> None:
-    """y (N, O, P, Q) = x (N, C, H, W) with the filters w (O, C, 3, 3), one group."""
+def _convolve(x: Array, w: Array, end: Epilogue, y: Array, padding: Pair, f: Transform) -> None:
+    """y (N, O, P, Q) = x (N, C, H, W) with the filters w (O, C, 3, 3), one group, and the epilogue."""
     channels, filters = x.shape[1], len(w)
     points, grid = f.n * f.n, _grid(f, (y.shape[2], y.shape[3]))
     alone = _macs(channels, y) < SHORT
+    rest = Epilogue(add=end.add, relu=end.relu)
 
     def gather(parts: list[Part], v: Array) -> None:
         """The transformed tiles v (N·N, T, C)."""
@@ -206,16 +216,17 @@ def _convolve(x: Array, w: Array, b: Array | None, y: Array, padding: Pair, f: T
         tiles = slice(parts[0].at.start, parts[-1].at.stop)
         m = scratch("products", (points, tiles.stop - tiles.start, u.shape[2]), x.dtype)
         np.matmul(v[:, tiles], u, out=m)
-        if b is not None:
-            m[f.n + 1] += b[of]  # the point (1, 1)
+        if end.b is not None:
+            m[f.n + 1] += end.b[of]  # the point (1, 1)
         for n, own, at in _from_zero(parts):
-            _from_tiles(f, m[:, at], y[n, of], own)
+            place = (n, of, *_from_tiles(f, m[:, at], y[n, of], own))
+            rest.apply(y[place], of, None if rest.add is None else rest.add[place])
 
     if points * channels * filters * x.itemsize <= FILTER_BYTES:  # every task reads all filters
         u = scratch("shared", (points, channels, filters), x.dtype)
         flat = u.reshape(f.n, f.n, -1)
         parallel(
-            lambda part: _to_filters(f, w[:, part], flat[..., part.start * filters : part.stop * filters]),
+            lambda part: _to_filters(f, w[:, part], end.scale, flat[..., part.start * filters : part.stop * filters]),
             runs(channels, -(-channels // LANES)),
             alone=channels * filters < SHORT_FILTERS,
         )
@@ -235,7 +246,7 @@ def _convolve(x: Array, w: Array, b: Array | None, y: Array, padding: Pair, f: T
 
         def by_filters(of: slice, block: list[Part] = block, v: Array = v) -> None:
             u = scratch("filters", (points, channels, of.stop - of.start), x.dtype)
-            _to_filters(f, w[of], u.reshape(f.n, f.n, -1))
+            _to_filters(f, w[of], None if end.scale is None else end.scale[of], u.reshape(f.n, f.n, -1))
             for parts in _recut(block, PRODUCT // (channels * width)):
                 products(v, u, parts, of)
 
@@ -350,7 +361,7 @@ def _weight(x: Array, y: Array, w: Array, padding: Pair, f: Transform) -> None:
         started = True
 
 
-def _supports(geom: ConvGeometry) -> bool:
+def _supports(geom: ConvGeometry, **_: Any) -> bool:
     return geom.w_hw == (TAPS, TAPS) and geom.stride == geom.dilation == (1, 1) and max(geom.padding) < TAPS
 
 
@@ -363,14 +374,14 @@ def _groups(geom: ConvGeometry) -> list[tuple[slice, slice]]:
     return [(slice(g * c, (g + 1) * c), slice(g * o, (g + 1) * o)) for g in range(geom.groups)]
 
 
-def _conv2d(m: int, x: Array, w: Array, b: Array | None, geom: ConvGeometry) -> Array:
+def _conv2d(m: int, x: Array, w: Array, end: Epilogue, geom: ConvGeometry) -> Array:
     y = empty(geom.y_shape, x.dtype)
     if y.size:
         for channels, filters in _groups(geom):
             _convolve(
                 x[:, channels],
                 w[filters],
-                None if b is None else b[filters],
+                end.of(filters),
                 y[:, filters],
                 geom.padding,
                 transform(m, x.dtype),
@@ -378,7 +389,7 @@ def _conv2d(m: int, x: Array, w: Array, b: Array | None, geom: ConvGeometry) -> 
     return y
 
 
-def _conv_transpose2d(m: int, y: Array, w: Array, b: Array | None, geom: ConvGeometry) -> Array:
+def _conv_transpose2d(m: int, y: Array, w: Array, end: Epilogue, geom: ConvGeometry) -> Array:
     turned = geom.turned()
     assert turned is not None  # `supports` asks for it
     x = empty(geom.x_shape, y.dtype)
@@ -387,7 +398,7 @@ def _conv_transpose2d(m: int, y: Array, w: Array, b: Array | None, geom: ConvGeo
             _convolve(
                 y[:, filters],
                 w[filters, :, ::-1, ::-1].swapaxes(0, 1),
-                None if b is None else b[channels],
+                end.of(channels),
                 x[:, channels],
                 turned.padding,
                 transform(m, y.dtype),
@@ -405,7 +416,7 @@ def _conv2d_weight(m: int, x: Array, y: Array, geom: ConvGeometry) -> Array:
     return w
 
 
-def _auto(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+def _auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
     enough = min(geom.c, geom.o) // geom.groups >= 16 and geom.y_hw[0] * geom.y_hw[1] >= 100
     return dtype == np.float32 and enough and geom.macs >= SHORT
 
@@ -413,8 +424,10 @@ def _auto(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
 def _register(m: int, auto: Callable[..., bool], best: str) -> None:
     """conv2d, conv_transpose2d and conv2d_weight by F(m, 3)."""
     functions: dict[str, Callable[..., Array]] = {
-        "conv2d": lambda x, w, b=None, *, geom: _conv2d(m, x, w, b, geom),
-        "conv_transpose2d": lambda y, w, b=None, *, geom: _conv_transpose2d(m, y, w, b, geom),
+        "conv2d": lambda x, w, b=None, scale=None, add=None, *, geom, relu=False: _conv2d(
+            m, x, w, Epilogue(b, scale, add, relu), geom
+        ),
+        "conv_transpose2d": lambda y, w, b=None, *, geom: _conv_transpose2d(m, y, w, Epilogue(b), geom),
         "conv2d_weight": lambda x, y, *, geom: _conv2d_weight(m, x, y, geom),
     }
     for op, function in functions.items():
@@ -426,4 +439,4 @@ def _register(m: int, auto: Callable[..., bool], best: str) -> None:
 _register(
     4, _auto, "float32, 16 or more channels in and out of each group, 100 or more scores, and 2²⁶ multiplications"
 )
-_register(2, lambda dtype, geom: False, "nothing, as F(4,3) is faster")
+_register(2, lambda dtype, geom, **_: False, "nothing, as F(4,3) is faster")

@@ -35,12 +35,25 @@ def _terms(geom: ConvGeometry) -> Iterator[Term]:
 
 
 @kernel("conv2d", backend="numpy", algorithm=REFERENCE)
-def conv2d_reference(x: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
-    """∂B/∂y, and a bias: y[n,o,p,q] = Σ x[n,c,h,v]·w[o,c,i,j] + b[o]."""
+def conv2d_reference(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """∂B/∂y, and what may follow it: max(Σ x[n,c,h,v]·w[o,c,i,j] · scale[o] + b[o] + add[n,o,p,q], 0)."""
     y = np.zeros(geom.y_shape, x.dtype)
     for at_x, at_w, at_y in _terms(geom):
         y[at_y] += x[at_x] * w[at_w]
-    return y if b is None else _plus_bias(y, b)
+    for at in np.ndindex(*y.shape):
+        y[at] *= 1 if scale is None else scale[at[1]]
+    y = y if b is None else _plus_bias(y, b)
+    y = y if add is None else add_reference(y, add)
+    return relu_reference(y) if relu else y
 
 
 @kernel("conv_transpose2d", backend="numpy", algorithm=REFERENCE)

@@ -26,6 +26,7 @@ from minifcn.autograd import Tensor
 from minifcn.functional import crop
 from minifcn.geometry import CoordMap, Pair
 from minifcn.nn import init
+from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
 
 FC_CHANNELS = 4096  # of VGG's fc6 and fc7
@@ -59,8 +60,7 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,512,P,Q) → (N,4096,P′,Q′)."""
-        x = self.drop(self.relu(self.fc6(x)))
-        return self.drop(self.relu(self.fc7(x)))  # type: ignore[no-any-return]
+        return run([self.fc6, self.relu, self.drop, self.fc7, self.relu, self.drop], x)  # type: ignore[no-any-return]
 
     def coord_map(self, before: CoordMap) -> CoordMap:
         """Where fc7's cells lie."""

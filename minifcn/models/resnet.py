@@ -10,6 +10,7 @@ from minifcn import nn
 from minifcn.autograd import Tensor
 from minifcn.geometry import CoordMap
 from minifcn.nn import init
+from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -24,7 +25,9 @@ def _conv(c: int, o: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Block(nn.Module):
-    """relu(x + residual(x)); where sizes or channels change, x goes through a 1×1 convolution first."""
+    """relu(x + residual(x)); where sizes or channels change, x goes through a 1×1 convolution first.
+
+    `branch` lists the residual's layers."""
 
     expansion: int
 
@@ -35,13 +38,13 @@ class _Block(nn.Module):
         if stride != 1 or c != o:
             self.downsample = nn.Sequential(_conv(c, o, 1, stride), nn.BatchNorm2d(o))
 
-    def residual(self, x: Tensor) -> Tensor:
+    def branch(self) -> list[nn.Module]:
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) → (N,O,⌈H/stride⌉,⌈W/stride⌉)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.residual(x) + shortcut)  # type: ignore[no-any-return]
+        return run([*self.branch(), self.relu], x, shortcut)  # type: ignore[no-any-return]
 
 
 class BasicBlock(_Block):
@@ -55,8 +58,8 @@ class BasicBlock(_Block):
         self.conv2, self.bn2 = _conv(inner, inner, 3), nn.BatchNorm2d(inner)
         self._finish(c, inner, stride)
 
-    def residual(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
+    def branch(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1, self.relu, self.conv2, self.bn2]
 
 
 class Bottleneck(_Block):
@@ -72,10 +75,8 @@ class Bottleneck(_Block):
         self.conv3, self.bn3 = _conv(inner, o, 1), nn.BatchNorm2d(o)
         self._finish(c, o, stride)
 
-    def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
+    def branch(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3]
 
 
 class ResNet(nn.Module):
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stages, in order."""
-        stages = {"stem": self.relu(self.bn1(self.conv1(x)))}
+        stages = {"stem": run([self.conv1, self.bn1, self.relu], x)}
         x = self.maxpool(stages["stem"])
         for name in list(self.channels)[1:]:
             x = stages[name] = getattr(self, name)(x)

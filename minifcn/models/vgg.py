@@ -9,6 +9,7 @@ from minifcn import nn
 from minifcn.autograd import Tensor
 from minifcn.geometry import CoordMap
 from minifcn.nn import init
+from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
 
 STAGES = (("pool1", 2, 64), ("pool2", 2, 128), ("pool3", 3, 256), ("pool4", 3, 512), ("pool5", 3, 512))
@@ -45,11 +46,10 @@ class VGG16(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stages, in order."""
-        stages = {}
-        for k, layer in enumerate(self.features):
-            x = layer(x)
-            if k in self.ends:
-                stages[self.ends[k]] = x
+        stages, layers, start = {}, list(self.features), 0
+        for end, stage in self.ends.items():
+            x = stages[stage] = run(layers[start : end + 1], x)
+            start = end + 1
         return stages
 
     def coord_maps(self) -> dict[str, CoordMap]:

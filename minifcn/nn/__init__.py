@@ -1,6 +1,7 @@
 """Modules and layers, with PyTorch's names for attributes and state."""
 
 from minifcn.nn import init
+from minifcn.nn.containers import ModuleList, Sequential
 from minifcn.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -27,7 +28,7 @@ from minifcn.nn.layers import (
     Upsample,
     ZeroPad2d,
 )
-from minifcn.nn.module import Module, ModuleList, Parameter, Sequential
+from minifcn.nn.module import Module, Parameter
 
 __all__ = [
     "Module",

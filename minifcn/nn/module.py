@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -262,59 +262,3 @@ class Module:
         children = [f"  ({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()]
         inside = "\n" + "\n".join(children) + "\n" if children else ""
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
-
-
-def _module(op: str, k: int, module: object) -> Module:
-    if isinstance(module, Module):
-        return module
-    what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
-    raise TypeError(f"{op}: module {k} is {what}; a Module is needed")
-
-
-class Sequential(Module):
-    """Modules one after another: Sequential(first, second, …). Raises TypeError for anything but Modules."""
-
-    def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for k, module in enumerate(modules):
-            setattr(self, str(k), _module("Sequential", k, module))
-
-    def forward(self, x: Any) -> Any:
-        """The last module's output."""
-        for module in self._modules.values():
-            x = module(x)
-        return x
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, k: int) -> Module:
-        return list(self._modules.values())[k]
-
-
-class ModuleList(Module):
-    """A list of modules that are part of the tree."""
-
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        super().__init__()
-        if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList: modules is a {type(modules).__name__}; a list of Modules is needed")
-        for module in modules:
-            self.append(module)
-
-    def append(self, module: Module) -> Self:
-        """Add a module at the end."""
-        setattr(self, str(len(self)), _module("ModuleList", len(self), module))
-        return self
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, k: int) -> Module:
-        return list(self._modules.values())[k]
