@@ -8,12 +8,14 @@ import json
 import sys
 
 import minifcn as mf
-from benchmarks import importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
+from benchmarks import algorithms, importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", choices=("kernels", "models", "scaling", "overhead", "import", "parity", "tables"))
+    parser.add_argument(
+        "what", choices=("kernels", "models", "scaling", "algorithms", "overhead", "import", "parity", "tables")
+    )
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each contender (7)")
     parser.add_argument(
         "--models", default=",".join(models.MODELS), help=f"which networks, by commas ({','.join(models.MODELS)})"
@@ -65,6 +67,11 @@ def main() -> int:
             return 0
         path = measure.write("scaling", command, found)
         print(path, scaling.draw(json.loads(path.read_text())))
+    elif arguments.what == "algorithms":
+        found = algorithms.rows(names, arguments.rounds)
+        if names != models.MODELS:
+            return 0
+        print(measure.write("algorithms", command, found))
     elif arguments.what == "overhead":
         print(measure.write("overhead", command, overhead.rows(arguments.rounds)))
     elif arguments.what == "import":

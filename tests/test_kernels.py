@@ -108,6 +108,16 @@ def dropout_examples() -> Iterator[Example]:
         yield [normal(2, 3, 4, 5)], {"p": p, "seed": 12345678901, "offset": offset, "period": period}
 
 
+def conv_transpose2d_examples() -> Iterator[Example]:
+    yield from with_and_without_bias("y", "w", "c")
+    for x, w, padding in [  # many phases
+        ((1, 2, 40, 61), (3, 2, 16, 48), (5, 3)),
+        ((2, 2, 33, 64), (2, 2, 32, 32), (0, 16)),
+    ]:
+        geom = ConvGeometry.of_conv(x, w, (16, 16), padding, (1, 1), 1, "test")
+        yield [normal(*geom.y_shape), normal(*w), normal(2)], {"geom": geom}
+
+
 def conv2d_examples() -> Iterator[Example]:
     yield from with_and_without_bias("x", "w", "o")
     for arrays, params in conv_examples("x", "w", "o", "o", "y"):
@@ -117,7 +127,7 @@ def conv2d_examples() -> Iterator[Example]:
 
 EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "conv2d": conv2d_examples,
-    "conv_transpose2d": lambda: with_and_without_bias("y", "w", "c"),
+    "conv_transpose2d": conv_transpose2d_examples,
     "conv2d_weight": lambda: conv_examples("x", "y"),
     "channel_sum": lambda: iter([([normal(2, 3, 4, 5)], {}), ([normal(1, 2, 70, 65)], {}), ([normal(0, 3, 4, 4)], {})]),
     "max_pool2d": max_pool_examples,

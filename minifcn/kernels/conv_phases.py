@@ -30,6 +30,7 @@ Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ from minifcn.memory import empty, scratch
 from minifcn.threads import parallel, runs
 
 TILE_BYTES = 1 << 20  # of a tile's image in phases: with the scores beside it, what a core's L2 cache holds
+MANY = 256  # phases from which on one transposed copy of all is faster than a strided copy of each
 LANES = 4  # partial sums of a weight gradient; a constant, so that the result does not depend on the thread count
 
 
@@ -65,13 +67,29 @@ def _phases(kernel: int, stride: int) -> list[Phases]:
 
 def _auto_upsampling(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
     scores = geom.n * geom.y_hw[0] * geom.y_hw[1]
-    return max(geom.stride) > 1 and geom.c // geom.groups >= 8 and scores >= (256 if _divides(geom) else 8192)
+    return max(geom.stride) > 1 and (_divides(geom) or (geom.c // geom.groups >= 8 and scores >= 8192))
 
 
-def _auto_overlapping(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
-    twice = all(k >= 2 * s > 2 for k, s in zip(geom.w_hw, geom.stride, strict=True))
-    scores = geom.n * geom.y_hw[0] * geom.y_hw[1]
-    return twice and min(geom.c, geom.o) // geom.groups >= 8 and scores >= 256
+def _auto_overlapping(most: int) -> Callable[..., bool]:
+    """Filters that overlap in every pixel, and up to so many channels: with more, im2col copies little beside them."""
+
+    def auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
+        twice = all(k >= 2 * s > 2 for k, s in zip(geom.w_hw, geom.stride, strict=True))
+        return twice and max(geom.c, geom.o) // geom.groups <= most
+
+    return auto
+
+
+def _tasks(geom: ConvGeometry, height: int, per_row: int) -> list[tuple[int, slice, slice]]:
+    """(image, groups, coarse rows) for one task each; per_row are the bytes of a group's row."""
+    groups = runs(geom.groups, TILE_BYTES // (per_row * height))
+    rows = runs(height, TILE_BYTES // (per_row * (groups[0].stop - groups[0].start)))
+    return list(product(range(geom.n), groups, rows))
+
+
+def _of(groups: slice, channels: int) -> slice:
+    """The channels of some groups."""
+    return slice(groups.start * channels, groups.stop * channels)
 
 
 def _diagonal(w: Array, geom: ConvGeometry) -> tuple[Array, ConvGeometry]:
@@ -111,6 +129,19 @@ def _to_depth(x: Array, geom: ConvGeometry, rows: slice, width: int, out: Array)
     np.copyto(out, windows(padded, geom.stride, (rows.stop - rows.start, width), geom.stride, (1, 1)))
 
 
+def _to_space(deep: Array, geom: ConvGeometry, rows: slice, image: Array) -> None:
+    """Put some rows r, deep (C, s, s, rows, T), into the image (C, H, W)."""
+    (sh, sw), (ph, pw), (height, width) = geom.stride, geom.padding, geom.x_hw
+    channels, _, _, count, across = deep.shape
+    pixels = scratch("pixels", (channels, count, sh, across, sw), deep.dtype)
+    np.copyto(pixels, deep.transpose(0, 3, 1, 4, 2))
+    top, bottom = max(rows.start * sh - ph, 0), min(rows.stop * sh - ph, height)
+    start = top - (rows.start * sh - ph)
+    if top < bottom:
+        found = pixels.reshape(channels, count * sh, across * sw)
+        image[:, top:bottom] = found[:, start : start + bottom - top, pw : pw + width]
+
+
 def _clip(geom: ConvGeometry, axis: int, phase: int, first: int, last: int) -> tuple[slice, slice]:
     """Which of the coarse rows first ≤ r < last have a pixel of this phase, and which pixels those are."""
     stride, padding, size = geom.stride[axis], geom.padding[axis], geom.x_hw[axis]
@@ -127,7 +158,7 @@ def _clip(geom: ConvGeometry, axis: int, phase: int, first: int, last: int) -> t
     supports=lambda geom: geom.dilation == (1, 1),
     limits="dilation 1",
     auto=_auto_upsampling,
-    best="strides above 1, 8 or more channels, and 256 or more scores if the stride divides the filter, else 8192",
+    best="strides above 1 that divide the filter's size; if they do not, 8 or more channels and 8192 or more scores",
 )
 def conv_transpose2d_phases(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
     """x (N,C,H,W) from y (N,O,P,Q) and b (C,): S = Wᵀ Y, then depth to space."""
@@ -143,26 +174,28 @@ def conv_transpose2d_phases(y: Array, w: Array, b: Array | None = None, *, geom:
     grouped = [_regrouped(w, rows, columns, geom.stride) for rows, columns in kinds]
     whole = all(sum(p.last - p.first for p in _phases(k, s)) == s for k, s in zip(geom.w_hw, geom.stride, strict=True))
     per_row = channels * geom.stride[0] * geom.stride[1] * width * y.itemsize
-    # the bands of rows r follow each other without a gap, so they cover every pixel once
-    tasks = list(product(range(geom.n), range(geom.groups), runs(height, TILE_BYTES // per_row)))
+    tasks = _tasks(geom, height, per_row)  # bands of rows r follow each other without a gap: they cover each pixel once
 
-    def fill(task: tuple[int, int, slice]) -> None:
-        n, g, rows = task
+    def fill(task: tuple[int, slice, slice]) -> None:
+        n, groups, rows = task
         count = rows.stop - rows.start
-        image = x[n, g * channels : (g + 1) * channels]
-        scores = y[n, g * filters : (g + 1) * filters]
-        bias = None if b is None else b[g * channels : (g + 1) * channels, None, None]
+        image, scores = x[n, _of(groups, channels)], y[n, _of(groups, filters)]
+        bias = None if b is None else b[_of(groups, channels), None, None]
         if not whole:  # some pixels have no tap at all
             (sh, ph) = geom.stride[0], geom.padding[0]
             image[:, max(rows.start * sh - ph, 0) : max(rows.stop * sh - ph, 0)] = 0 if bias is None else bias
         for (down, across), matrix in zip(kinds, grouped, strict=True):
-            shifted = scratch("shifted", (filters, down.taps, across.taps, count, width), y.dtype)
+            own = matrix[groups]
+            shifted = scratch("shifted", (len(scores), down.taps, across.taps, count, width), y.dtype)
             _shifted(scores, rows, width, (down.taps, across.taps), shifted)
-            deep = scratch("deep", (len(matrix[g]), count * width), y.dtype)
-            np.matmul(matrix[g], shifted.reshape(-1, count * width), out=deep)
-            deep = deep.reshape(channels, down.last - down.first, across.last - across.first, count, width)
+            deep = scratch("deep", (*own.shape[:2], count * width), y.dtype)
+            np.matmul(own, shifted.reshape(len(own), -1, count * width), out=deep)
+            deep = deep.reshape(len(image), down.last - down.first, across.last - across.first, count, width)
             if bias is not None:
                 deep += bias[..., None, None]
+            if deep.shape[1] * deep.shape[2] >= MANY and deep.shape[1:3] == geom.stride:
+                _to_space(deep, geom, rows, image)
+                continue
             for a, e in product(range(down.first, down.last), range(across.first, across.last)):
                 r, h = _clip(geom, 0, a, rows.start, rows.stop)
                 t, v = _clip(geom, 1, e, 0, width)
@@ -203,8 +236,8 @@ def _square(w: Array, geom: ConvGeometry) -> Array:
     algorithm="phases",
     supports=_divides,
     limits=DIVIDES,
-    auto=_auto_overlapping,
-    best="strides above 1, filters of twice the stride or more, 8 or more channels and 256 or more scores",
+    auto=_auto_overlapping(32),
+    best="strides above 1, filters of twice the stride or more, and up to 32 channels",
 )
 def conv2d_phases(
     x: Array,
@@ -228,22 +261,24 @@ def conv2d_phases(
     width = q + across - 1
     matrix = _square(w, geom)
     per_row = channels * sh * sw * width * x.itemsize
-    tasks = list(product(range(geom.n), range(geom.groups), runs(p, TILE_BYTES // per_row)))
+    tasks = _tasks(geom, p, per_row)
 
-    def fill(task: tuple[int, int, slice]) -> None:
-        n, g, rows = task
+    def fill(task: tuple[int, slice, slice]) -> None:
+        n, groups, rows = task
         needed = slice(rows.start, rows.stop + down - 1)
-        count = needed.stop - needed.start
-        deep = scratch("deep", (channels, sh, sw, count, width), x.dtype)
-        _to_depth(x[n, g * channels : (g + 1) * channels], geom, needed, width, deep)
-        products = scratch("products", (len(matrix[g]), count * width), x.dtype)
-        np.matmul(matrix[g], deep.reshape(-1, count * width), out=products)
-        taps = products.reshape(filters, down, across, count, width)
-        scores = y[n, g * filters : (g + 1) * filters, rows]
-        scores[...] = 0
+        count, own, at = needed.stop - needed.start, matrix[groups], _of(groups, filters)
+        deep = scratch("deep", (len(own) * channels, sh, sw, count, width), x.dtype)
+        _to_depth(x[n, _of(groups, channels)], geom, needed, width, deep)
+        products = scratch("products", (*own.shape[:2], count * width), x.dtype)
+        np.matmul(own, deep.reshape(len(own), -1, count * width), out=products)
+        taps = products.reshape(-1, down, across, count, width)
+        scores = y[n, at, rows]
         for k, l in np.ndindex(down, across):
-            scores += taps[:, k, l, k : k + rows.stop - rows.start, l : l + q]
-        at = slice(g * filters, (g + 1) * filters)
+            tap = taps[:, k, l, k : k + rows.stop - rows.start, l : l + q]
+            if k == l == 0:
+                scores[...] = tap
+            else:
+                scores += tap
         end.apply(scores, at, None if add is None else add[n, at, rows])
 
     parallel(fill, tasks, alone=geom.macs < 1 << 20)
@@ -256,8 +291,8 @@ def conv2d_phases(
     algorithm="phases",
     supports=_divides,
     limits=DIVIDES,
-    auto=_auto_overlapping,
-    best="strides above 1, filters of twice the stride or more, 8 or more channels and 256 or more scores",
+    auto=_auto_overlapping(64),
+    best="strides above 1, filters of twice the stride or more, and up to 64 channels",
 )
 def conv2d_weight_phases(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     """w (O,C/groups,I,J) = Y Sᵀ, summed over images and rows."""
@@ -270,20 +305,19 @@ def conv2d_weight_phases(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     down, across = i // sh, j // sw
     height, width = geom.y_hw[0] + down - 1, geom.y_hw[1] + across - 1
     per_row = (channels * sh * sw + filters * down * across) * width * x.itemsize
-    tasks = list(product(range(geom.n), range(geom.groups), runs(height, TILE_BYTES // per_row)))
+    tasks = _tasks(geom, height, per_row)
     lanes = [tasks[lane::LANES] for lane in range(min(LANES, len(tasks)))]
     sums = np.zeros((len(lanes), geom.groups, filters * down * across, channels * sh * sw), x.dtype)
 
     def add(lane: int) -> None:
-        product = scratch("products", sums.shape[2:], x.dtype)
-        for n, g, rows in lanes[lane]:
-            count = rows.stop - rows.start
-            deep = scratch("deep", (channels, sh, sw, count, width), x.dtype)
-            _to_depth(x[n, g * channels : (g + 1) * channels], geom, rows, width, deep)
-            shifted = scratch("shifted", (filters, down, across, count, width), x.dtype)
-            _shifted(y[n, g * filters : (g + 1) * filters], rows, width, (down, across), shifted)
-            np.matmul(shifted.reshape(len(product), -1), deep.reshape(-1, count * width).T, out=product)
-            sums[lane, g] += product
+        for n, groups, rows in lanes[lane]:
+            count, own = rows.stop - rows.start, sums[lane, groups]
+            deep = scratch("deep", (len(own) * channels, sh, sw, count, width), x.dtype)
+            _to_depth(x[n, _of(groups, channels)], geom, rows, width, deep)
+            shifted = scratch("shifted", (len(own) * filters, down, across, count, width), x.dtype)
+            _shifted(y[n, _of(groups, filters)], rows, width, (down, across), shifted)
+            left, right = (a.reshape(len(own), -1, count * width) for a in (shifted, deep))
+            own += np.matmul(left, right.transpose(0, 2, 1), out=scratch("products", own.shape, x.dtype))
 
     parallel(add, range(len(lanes)), alone=geom.macs < 1 << 20)
     total = np.sum(sums, axis=0).reshape(geom.groups, filters, down, across, channels, sh, sw)

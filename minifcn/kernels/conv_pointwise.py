@@ -123,8 +123,7 @@ def conv_transpose2d_pointwise(y: Array, w: Array, b: Array | None = None, *, ge
     algorithm="pointwise",
     supports=_supports,
     limits=LIMITS,
-    auto=_auto,
-    best=BEST,
+    auto=lambda dtype, geom: True,
 )
 def conv2d_weight_pointwise(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     """w (O,C/groups,1,1) = y @ xᵀ, summed over images."""
