@@ -29,6 +29,7 @@ from minifcn.threads import parallel, runs
 
 TILE_BYTES = 2 << 20  # columns of one tile: about a core's L2 cache, so that the GEMM reads what the gather just wrote
 SHARED_BYTES = 32 << 20  # columns of a small image, gathered once for a large filter: the most that a kernel holds
+LARGE_FILTER = 4 << 20  # bytes of a filter from which on it matters how often it is read
 SHORT_TASK = 1 << 23  # multiplications that take one thread less than about a millisecond
 LANES = 4  # partial sums of a weight gradient; a constant, so that the result does not depend on the thread count
 
@@ -43,14 +44,17 @@ class Tile(NamedTuple):
 
 
 def _tiles(geom: ConvGeometry, itemsize: int, budget: int | None = None) -> Iterator[Tile]:
-    """Cut the scores into rectangles whose columns fit the budget (TILE_BYTES, and several tiles for the threads to
-    share): whole rows, which are contiguous, where one fits."""
+    """Cut the scores into rectangles whose columns fit the budget: whole rows, which are contiguous, where one fits.
+    Without one it is TILE_BYTES, about: a multiple of LANES tiles of equal height, for the threads to share."""
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
-    if budget is None:
-        budget = min(TILE_BYTES, math.ceil(per_score * geom.y_hw[0] * geom.y_hw[1] / LANES))
+    p, q = geom.y_hw
+    limit = (TILE_BYTES if budget is None else budget) // per_score
+    if budget is None and limit >= q:
+        count = -(-p // (limit // q))
+        limit = -(-p // (-(-count // LANES) * LANES)) * q
     for n in range(geom.n):
         for g in range(geom.groups):
-            for rows, columns in rectangles(geom.y_hw, budget // per_score):
+            for rows, columns in rectangles(geom.y_hw, limit):
                 yield Tile(n, g, rows, columns)
 
 
@@ -104,7 +108,8 @@ def _filter_dominates(geom: ConvGeometry, itemsize: int) -> bool:
     on 12×15 scores, has 411 MB of weights and 18 MB of columns."""
     (p, q), (i, j) = geom.y_hw, geom.w_hw
     per_filter = geom.c // geom.groups * i * j * itemsize
-    return per_filter * p * q <= SHARED_BYTES < per_filter * geom.o // geom.groups
+    columns, filters = per_filter * p * q, per_filter * (geom.o // geom.groups)
+    return columns <= SHARED_BYTES and filters > max(columns, LARGE_FILTER)
 
 
 @kernel("conv2d", backend="numpy", algorithm="gemm")
