@@ -15,7 +15,8 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["minifcn", "minifcn.*"]),
+    packages=[*find_packages(include=["minifcn", "minifcn.*"]), "minifcn.benchmarks"],
+    package_dir={"minifcn.benchmarks": "benchmarks"},  # for `minifcn bench`
     package_data={"minifcn": ["py.typed"]},
     install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require={

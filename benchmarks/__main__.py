@@ -1,4 +1,8 @@
-"""python -m benchmarks WHAT: measure, keep the JSON, and write README's tables from it."""
+"""python -m benchmarks WHAT: measure, keep the JSON, and write README's tables from it.
+
+`python -m minifcn bench WHAT` is the same where only the package is installed: there is no README then, and the JSON is
+kept where --out says.
+"""
 
 from __future__ import annotations
 
@@ -6,83 +10,104 @@ import argparse
 import importlib.util
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import minifcn as mf
-from benchmarks import algorithms, importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
+
+from . import algorithms, importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
+
+WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
+IN_A_CHECKOUT = ("parity", "tables")  # they need the tests, and README
+OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
+WITH_PEAKS = ("kernels", "models")
+PICTURES = {"kernels": roofline.draw, "scaling": scaling.draw}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "what", choices=("kernels", "models", "scaling", "algorithms", "overhead", "import", "parity", "tables")
-    )
+def main(argv: list[str] | None = None, prog: str = "python -m benchmarks") -> int:
+    """Measure what the words ask for (those of the process where they are None); returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _arguments(words, prog)
+    if arguments.what == "tables":
+        tables.update_readme()
+        return 0
+    peaks = {"peaks": roofline.peaks()} if arguments.what in WITH_PEAKS else {}
+    found = _rows(arguments, **peaks)
+    command = f"{prog} {' '.join(words)}"
+    if arguments.out is not None:
+        print(measure.write(arguments.out, command, found, **peaks))
+    elif measure.CHECKOUT and _is_whole(arguments):
+        path = measure.RESULTS / f"{arguments.what}.json"
+        print(measure.write(path, command, found, **peaks))
+        if arguments.what in PICTURES:
+            print(PICTURES[arguments.what](json.loads(path.read_text())))
+        tables.update_readme()
+    return 0
+
+
+def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) -> list[dict[str, Any]]:
+    names, rounds, against = arguments.models, arguments.rounds, arguments.against
+    if arguments.what == "kernels":
+        return kernels.rows(names, rounds, against, peaks or {})
+    if arguments.what == "models":
+        return models.rows(names, rounds, against, (peaks or {})["sgemm_gflops"])
+    if arguments.what == "scaling":
+        return scaling.rows(names, rounds)
+    if arguments.what == "algorithms":
+        return algorithms.rows(names, rounds)
+    if arguments.what == "overhead":
+        return overhead.rows(rounds)
+    if arguments.what == "import":
+        return importing.rows(rounds)
+    return parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
+
+
+def _is_whole(arguments: argparse.Namespace) -> bool:
+    """Whether it is a complete measurement; results/ holds no others."""
+    if arguments.what in OF_NETWORKS:
+        compared = arguments.against is not None or arguments.what not in WITH_PEAKS
+        return compared and arguments.models == models.MODELS
+    return arguments.only is None
+
+
+def _arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description="Measure, print, and keep the numbers as JSON.")
+    parser.add_argument("what", choices=(*WHAT, *IN_A_CHECKOUT) if measure.CHECKOUT else WHAT)
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each contender (7)")
     parser.add_argument(
         "--models", default=",".join(models.MODELS), help=f"which networks, by commas ({','.join(models.MODELS)})"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu; GPU kernels are to come")
     parser.add_argument(
-        "--against",
-        choices=("torch", "nothing"),
-        default="torch",
-        help="the other contender (torch); a run with other models or without it is printed and not kept",
+        "--against", choices=("torch", "nothing"), default="torch", help="the other contender, for kernels and models"
     )
-    parser.add_argument("--calls", type=int, default=1000, help="for parity: calls of each function (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="for parity: draws the calls (0)")
-    parser.add_argument(
-        "--only", help="for parity: one function, e.g. conv2d, nn.Conv2d or Tensor.sum; keeps no result"
-    )
-    parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
-    arguments = parser.parse_args()
-    command = "python -m benchmarks " + " ".join(sys.argv[1:])
-    names = tuple(arguments.models.split(","))
-    unknown = set(names) - set(mf.models.available())
+    kept = "; without it, complete measurements replace those in benchmarks/results" if measure.CHECKOUT else ""
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"keep the JSON here{kept}")
+    parser.set_defaults(calls=1000, seed=0, only=None, verbose=False)
+    if measure.CHECKOUT:
+        parser.add_argument("--calls", type=int, help="for parity: calls of each function (1000)")
+        parser.add_argument("--seed", type=int, help="for parity: draws the calls (0)")
+        parser.add_argument("--only", help="for parity: one function, e.g. conv2d, nn.Conv2d or Tensor.sum")
+        parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
+    arguments = parser.parse_args(words)
+    arguments.models = tuple(arguments.models.split(","))
+    arguments.against = None if arguments.against == "nothing" else arguments.against
+    unknown = set(arguments.models) - set(mf.models.available())
     if unknown:
         parser.error(f"no network {', '.join(sorted(unknown))}; minifcn.models.available() lists them")
     if arguments.device == "cuda":
         parser.error("there are no GPU kernels yet; --device cpu")
-    against = None if arguments.against == "nothing" else arguments.against
     if arguments.rounds < 1 or arguments.calls < 1:
         parser.error("--rounds and --calls must be at least 1")
-    compares = arguments.what in ("overhead", "parity") or (against and arguments.what in ("kernels", "models"))
+    if arguments.out is not None and arguments.out.exists():
+        parser.error(f"{arguments.out} exists already; another --out is needed")
+    if arguments.out is not None and not arguments.out.parent.is_dir():
+        parser.error(f"there is no folder {arguments.out.parent} to keep {arguments.out.name} in")
+    compares = arguments.what in ("overhead", "parity") or (arguments.against and arguments.what in WITH_PEAKS)
     if compares and importlib.util.find_spec("torch") is None:
-        parser.error("PyTorch is not installed; pip install torch, or --against nothing")
-    whole = names == models.MODELS and against is not None  # results/ holds complete measurements only
-    if arguments.what == "kernels":
-        peak = roofline.peaks()
-        found = kernels.rows(names, arguments.rounds, against, peak)
-        if not whole:
-            return 0
-        path = measure.write("kernels", command, found, peaks=peak)
-        print(path, roofline.draw(json.loads(path.read_text())))
-    elif arguments.what == "models":
-        peak = roofline.peaks()
-        found = models.rows(names, arguments.rounds, against, peak["sgemm_gflops"])
-        if not whole:
-            return 0
-        print(measure.write("models", command, found, peaks=peak))
-    elif arguments.what == "scaling":
-        found = scaling.rows(names, arguments.rounds)
-        if not whole:
-            return 0
-        path = measure.write("scaling", command, found)
-        print(path, scaling.draw(json.loads(path.read_text())))
-    elif arguments.what == "algorithms":
-        found = algorithms.rows(names, arguments.rounds)
-        if names != models.MODELS:
-            return 0
-        print(measure.write("algorithms", command, found))
-    elif arguments.what == "overhead":
-        print(measure.write("overhead", command, overhead.rows(arguments.rounds)))
-    elif arguments.what == "import":
-        print(measure.write("import", command, importing.rows(arguments.rounds)))
-    elif arguments.what == "parity":
-        found = parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
-        if arguments.only is not None:
-            return 0
-        print(measure.write("parity", command, found))
-    tables.update_readme()
-    return 0
+        without = ", or --against nothing" if arguments.what in WITH_PEAKS else ""
+        parser.error(f"PyTorch is not installed; pip install torch{without}")
+    return arguments
 
 
 if __name__ == "__main__":

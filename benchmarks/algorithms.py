@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels import layers
-from benchmarks.measure import interleaved, spread
 from minifcn import kernels, nn
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.registry import REFERENCE
+
+from .kernels import layers
+from .measure import interleaved, spread
 
 OPERANDS = {"conv2d": "xw", "conv_transpose2d": "yw", "conv2d_weight": "xy"}
 

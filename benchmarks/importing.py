@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.measure import interleaved, ratio, spread
+from .measure import interleaved, ratio, spread
 
 
 def rows(rounds: int) -> list[dict[str, Any]]:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 import minifcn as mf
-from benchmarks.measure import interleaved, ratio, spread
-from benchmarks.models import CLASSES, MODELS, SIZE
-from benchmarks.roofline import least_time
 from minifcn import kernels, nn
 from minifcn.geometry import pair
+
+from .measure import interleaved, ratio, spread
+from .models import CLASSES, MODELS, SIZE
+from .roofline import least_time
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU)
 

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_info
 import minifcn as mf
 
 RESULTS = Path(__file__).parent / "results"
+CHECKOUT = (Path(__file__).parents[1] / "setup.py").is_file()  # else installed: no README, no tests, no results/
 
 
 def interleaved(
@@ -86,10 +87,8 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} {width}".strip()
 
 
-def write(name: str, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """results/NAME.json: the command that made it, the environment, whatever else belongs to it, and the rows."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(path: Path, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """As JSON: the command that made it, the environment, whatever else belongs to it, and the rows."""
     path.write_text(
         json.dumps({"command": command, "environment": environment(), **more, "rows": rows}, indent=2) + "\n"
     )

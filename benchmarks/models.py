@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import interleaved, ratio, spread
 from minifcn.models.summary import summarize
+
+from .measure import interleaved, ratio, spread
 
 MODELS = ("fcn8s_vgg16", "fcn8s_resnet101")
 SIZE, CLASSES = (360, 480), 21
@@ -54,9 +55,9 @@ def _ours(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
 
 def _theirs(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
     """The same in PyTorch: the twin that the tests compare with, in place where PyTorch users would be."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "oracle"))
     import torch
-    from twins import twin
+
+    from .twins import twin
 
     torch.set_num_threads(_threads())
     model = twin(name, CLASSES, 1)
@@ -145,7 +146,7 @@ def _equal_logits(ours: Any, theirs: Any) -> float:
 
 def _peak(name: str, contender: str, what: str) -> float:
     """Peak resident memory, in GB, of a process that does it three times."""
-    code = f"from benchmarks.models import peak; peak({name!r}, {contender!r}, {what!r})"
+    code = f"from {__name__} import peak; peak({name!r}, {contender!r}, {what!r})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return float(json.loads(out.splitlines()[-1]))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import interleaved, ratio, spread
+from .measure import interleaved, ratio, spread
 
 OPS = 1000
 X, Y = np.full((2, 2), 0.5, np.float32), np.full((2, 2), 0.7, np.float32)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import percent
+from .measure import percent
 
 KINDS = ("values", "errors", "on purpose", "disagreement")
 

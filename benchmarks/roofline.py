@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import minifcn as mf
-from benchmarks.measure import RESULTS
 from minifcn.threads import parallel
+
+from .measure import RESULTS
 
 SIDE = 2048  # of the matrices: large enough for BLAS to reach its best
 COPY = 1 << 28  # bytes copied: far beyond any cache

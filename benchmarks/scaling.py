@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 import minifcn as mf
-from benchmarks.measure import RESULTS, interleaved, spread
+
+from .measure import RESULTS, interleaved, spread
 
 SIDES = (128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16)

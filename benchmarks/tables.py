@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS, percent
+from .measure import RESULTS, percent
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"

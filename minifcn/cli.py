@@ -1,4 +1,4 @@
-"""The command line: `python -m minifcn train | eval | predict | info | gradcheck`.
+"""The command line: `python -m minifcn train | eval | predict | info | gradcheck | bench`.
 
 A subcommand is one function from its arguments to an exit code, and one registration in `_parser`. Everything heavier
 than the configuration is imported inside the functions, so that `--help` answers at once.
@@ -58,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             # NumPy's remarks on overflow come before our own sentence on a loss that is no number
             warnings.filterwarnings("ignore", category=RuntimeWarning, module="minifcn")
-            _parser().parse_args(argv, arguments)
+            words = sys.argv[1:] if argv is None else list(argv)
+            if words[:1] == ["bench"]:  # it reads its own words
+                arguments.run, arguments.words = _bench, words[1:]
+            else:
+                _parser().parse_args(words, arguments)
             code: int = arguments.run(arguments)
             sys.stdout.flush()
             return code
@@ -367,6 +371,30 @@ def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+# -- bench
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    import minifcn
+
+    package = "minifcn.benchmarks"  # as setup.py installs it; in a checkout it lies beside the package
+    if find_spec(package) is None:
+        root = Path(minifcn.__file__).parents[1]
+        if not (root / "benchmarks" / "__main__.py").is_file():
+            raise FileNotFoundError(f"bench: there is no benchmarks package in {root}; pip install . brings it along")
+        sys.path.insert(0, str(root))
+        package = "benchmarks"
+    code: int = import_module(f"{package}.__main__").main(arguments.words, "python -m minifcn bench")
+    return code
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", metavar="WHAT", nargs="*")
+
+
 # -- the parser
 
 
@@ -397,6 +425,7 @@ def _parser() -> argparse.ArgumentParser:
     command("predict", _predict, _add_predict, "segment images with a trained network")
     command("info", _info, _add_info, "list a network's layers with sizes, parameters, work and memory")
     command("gradcheck", _gradcheck, _add_gradcheck, "compare gradients with differences, for operations and networks")
+    command("bench", _bench, _add_bench, "time kernels and networks on this machine, against PyTorch")
     return parser
 
 

@@ -438,3 +438,23 @@ def _file(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     return path
+
+
+def test_bench_keeps_its_numbers_where_it_is_told(tmp_path, capfd):
+    out = tmp_path / "numbers.json"
+    words = ["bench", "import", "--rounds", "1", "--out", str(out)]
+    assert main(words) == 0
+    result = json.loads(out.read_text())
+    assert result["command"] == f"python -m minifcn {' '.join(words)}"
+    assert result["rows"][0]["minifcn"]["median_s"] > 0
+    for wrong, sentence in [
+        (words, f"{out} exists already"),
+        (["bench", "import", "--out", str(tmp_path / "no" / "file")], "there is no folder"),
+        (["bench", "kernels", "--models", "fcn8s_vgg61"], "no network fcn8s_vgg61"),
+        (["bench", "import", "--device", "cuda"], "there are no GPU kernels yet"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            main(wrong)
+        assert stopped.value.code == 2
+        assert sentence in capfd.readouterr().err
+    assert json.loads(out.read_text()) == result

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from compare import relative_error, torch
-from twins import twin
 
 import minifcn as mf
 import minifcn.functional as F
+from benchmarks.twins import twin
 from minifcn import models
 
 pytestmark = pytest.mark.oracle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from compare import torch
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d, relu
 
