@@ -30,6 +30,7 @@ class Raw(np.ndarray[Any, np.dtype[np.uint8]]):
 LARGE = 1 << 20  # bytes from which on an array comes from the pool: the C library reuses smaller ones itself
 HEADROOM = 1.5  # times the most that was lent at once may be held
 SLACK = 1.5  # times what is asked for may a waiting buffer have
+WORKSPACE = 128 << 20  # bytes of scratch that a thread keeps from one kernel to the next
 LINE = 64  # bytes of a cache line: vectors that start on one are never split
 
 _lock = threading.Lock()
@@ -137,12 +138,26 @@ def _collect() -> None:
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """An uninitialised array of this thread, reused by its next call with the same name: contents last until then."""
+    """An uninitialised array of this thread, reused by its next call with the same name: contents last until then.
+
+    What a thread keeps is WORKSPACE at most: before there would be more, it forgets what it has not used for longest. A
+    kernel that still computes in that keeps it for as long as it needs it.
+    """
     buffers: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
     size = math.prod(shape) * dtype.itemsize
-    buffer = buffers.get(name)
+    buffer = buffers.pop(name, None)
     if buffer is None or buffer.nbytes < size:
+        kept = workspace()
+        while buffers and size <= WORKSPACE < kept + size:
+            kept -= buffers.pop(next(iter(buffers))).nbytes
         whole = np.empty(size + LINE, np.uint8)
         start = -whole.__array_interface__["data"][0] % LINE
-        buffer = buffers[name] = whole[start : start + size]
+        buffer = whole[start : start + size]
+    if buffer.nbytes <= WORKSPACE:
+        buffers[name] = buffer  # at the end of the dictionary: the last one used
     return buffer[:size].view(dtype).reshape(shape)
+
+
+def workspace() -> int:
+    """Bytes of scratch that this thread keeps."""
+    return sum(buffer.nbytes for buffer in _local.__dict__.get("buffers", {}).values())

@@ -12,7 +12,7 @@ import pytest
 import minifcn as mf
 from minifcn import memory
 from minifcn.array import own
-from minifcn.memory import LARGE, empty, empty_cache, owns
+from minifcn.memory import LARGE, empty, empty_cache, owns, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +124,32 @@ def test_a_training_step_reuses_the_last_ones_memory(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memory, "_allocate", lambda size: (asked.append(size), allocate(size))[1])
     step()
     assert not asked
+
+
+def test_a_thread_keeps_no_more_scratch_than_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_a_new_thread() -> None:
+        byte = np.dtype(np.uint8)
+        for name in "abc":
+            scratch(name, (400,), byte)
+            kept.append(memory.workspace())  # a is forgotten for c
+        b = scratch("b", (10,), byte)
+        c = scratch("c", (300,), byte)  # used after b, so b is the next
+        d = scratch("d", (350,), byte)
+        kept.append(memory.workspace())
+        for name, array in (("b", b), ("c", c), ("d", d)):
+            array[:] = ord(name)  # forgotten or not, who has one keeps it
+            same.append(np.shares_memory(array, scratch(name, (10,), byte)))
+        scratch("e", (5000,), byte)[:] = 1  # more than may be kept at all
+        kept.append(memory.workspace())
+
+    monkeypatch.setattr(memory, "WORKSPACE", 1000)
+    kept: list[int] = []
+    same: list[bool] = []
+    thread = threading.Thread(target=in_a_new_thread)
+    thread.start()
+    thread.join()
+    assert kept == [400, 800, 800, 750, 760]
+    assert same == [False, True, True]
 
 
 def test_before_memory_runs_out_the_pool_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:

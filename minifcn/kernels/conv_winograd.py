@@ -417,7 +417,7 @@ def _conv2d_weight(m: int, x: Array, y: Array, geom: ConvGeometry) -> Array:
 
 
 def _auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
-    enough = min(geom.c, geom.o) // geom.groups >= 16 and geom.y_hw[0] * geom.y_hw[1] >= 100
+    enough = min(geom.c, geom.o) // geom.groups >= 16 and geom.n * geom.y_hw[0] * geom.y_hw[1] >= 100
     return dtype == np.float32 and enough and geom.macs >= SHORT
 
 

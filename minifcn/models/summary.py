@@ -17,7 +17,7 @@ import numpy as np
 
 import minifcn.functional as F
 from minifcn.autograd import Tensor, is_grad_enabled, no_grad, set_grad_enabled
-from minifcn.memory import empty_cache
+from minifcn.memory import WORKSPACE, empty_cache
 from minifcn.nn import Conv2d, ConvTranspose2d, Linear, Module
 from minifcn.optim import SGD
 from minifcn.threads import get_num_threads, set_num_threads
@@ -120,6 +120,8 @@ class Summary:
                 if isinstance(m.training, str)
                 else f"  training step  {_bytes(m.training):>9}  at its peak, of which parameters "
                 f"{_bytes(m.parameters)}, gradients {_bytes(m.gradients)}, momentum {_bytes(m.momentum)}",
+                f"  workspace      {_bytes(WORKSPACE):>9}  at most, kept by each of {get_num_threads()} threads; "
+                f"what the passes used of it is counted above",
             ]
         return "\n".join(text)
 
