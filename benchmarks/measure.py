@@ -88,8 +88,8 @@ def _processor() -> str:
 
 
 def write(path: Path, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """As JSON: the command that made it, the environment, whatever else belongs to it, and the rows."""
-    path.write_text(
-        json.dumps({"command": command, "environment": environment(), **more, "rows": rows}, indent=2) + "\n"
-    )
+    """As JSON: the command that made it, the environment, whatever else belongs to it, and the rows, a line each."""
+    head = json.dumps({"command": command, "environment": environment(), **more}, indent=2)
+    lines = ",\n    ".join(json.dumps(row) for row in rows)
+    path.write_text(f'{head[:-2]},\n  "rows": [\n    {lines}\n  ]\n}}\n')
     return path

@@ -101,7 +101,7 @@ def rows(names: tuple[str, ...], rounds: int, against: str | None, sgemm_gflops:
         macs = summarize(our_model, SIZE, memory=False).macs
         for what, work in ours.items():
             contenders = {"minifcn": work, **({"torch": theirs[what]} if theirs else {})}
-            times = interleaved(contenders, rounds, warmup=2)
+            times = interleaved(contenders, rounds, settle=0.01)  # each runs once uncounted before every counted run
             row = {
                 "model": name,
                 "what": f"{what}, 1 image {SIZE[0]}x{SIZE[1]}, float32",

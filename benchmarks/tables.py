@@ -25,6 +25,7 @@ def render() -> str:
     tables = {
         "models": _models,
         "kernels": _kernels,
+        "algorithms": _algorithms,
         "scaling": _scaling,
         "overhead": _overhead,
         "import": _import,
@@ -90,6 +91,32 @@ def _kernels(result: dict[str, Any]) -> str:
         "\n".join(lines)
         + f"\n\nGFLOP/s and the roofline count the operations of the direct form.\n\n{picture}\n</details>\n"
     )
+
+
+def _algorithms(result: dict[str, Any]) -> str:
+    """How often `auto` takes the fastest, and every time for the networks' layers."""
+    said = {"networks": "The networks' convolutions and their gradients", "limits": "Sizes around auto's limits"}
+    found = []
+    for source, words in said.items():
+        rows = [row for row in result["rows"] if row["from"] == source]
+        best = sum(row["auto"] == row["fastest"] for row in rows)
+        near = sum(row["auto_over_fastest"] <= 1.1 for row in rows)
+        found.append(f"{words}: the fastest in {best} of {len(rows)} calls, within 10 % of it in {near}")
+    lines = [
+        _where(result),
+        f"What `auto` takes, against every other algorithm. {'. '.join(found)}.\n",
+        "<details><summary>every algorithm for every layer that has a choice</summary>\n",
+        "| kernel | image | filter | stride | milliseconds, what `auto` takes in bold |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        if row["from"] != "networks":
+            continue
+        times = [f"{name} {t['median_s'] * 1e3:.2f}" for name, t in row["algorithms"].items()]
+        times = [f"**{cell}**" if cell.split()[0] == row["auto"] else cell for cell in times]
+        x, w = ("×".join(map(str, row[side][1:] if side == "x" else row[side])) for side in "xw")
+        lines.append(f"| {row['op']} | {x} | {w} | {row['stride'][0]} | {', '.join(times)} |")
+    return "\n".join(lines) + "\n\n</details>\n"
 
 
 def _scaling(result: dict[str, Any]) -> str:
