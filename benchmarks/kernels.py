@@ -80,10 +80,8 @@ def rows(names: tuple[str, ...], rounds: int, against: str | None, peak: dict[st
     for layer in layers(names):
         row = _row(layer, rounds, against, peak)
         measured.append(row)
-        cells = [
-            f"{side['minifcn']['median_s'] * 1e3:7.2f}ms {side.get('ratio', {}).get('of_medians', np.nan):6.2f}"
-            for side in (row["forward"], row["both"])
-        ]
+        sides = [(row[what]["minifcn"]["median_s"], row[what].get("ratio")) for what in ("forward", "both")]
+        cells = [f"{s * 1e3:7.2f}ms {format(r['of_medians'], '6.2f') if r else ' ' * 6}" for s, r in sides]
         print(f"{row['layer']:34} {row['input']:>14} {cells[0]} {cells[1]}  {row['algorithms']}", flush=True)
     return measured
 

@@ -387,7 +387,7 @@ def _bench(arguments: argparse.Namespace) -> int:
             raise FileNotFoundError(f"bench: there is no benchmarks package in {root}; pip install . brings it along")
         sys.path.insert(0, str(root))
         package = "benchmarks"
-    code: int = import_module(f"{package}.__main__").main(arguments.words, "python -m minifcn bench")
+    code: int = import_module(f"{package}.__main__").main(arguments.words, "minifcn bench", keep=False)
     return code
 
 

@@ -95,6 +95,7 @@ def _borrow(size: int) -> Raw:
     except MemoryError:
         with _lock:
             _bytes_lent -= size
+            _most_lent = _bytes_lent  # nothing waits any more
         raise
 
 

@@ -445,16 +445,22 @@ def test_bench_keeps_its_numbers_where_it_is_told(tmp_path, capfd):
     words = ["bench", "import", "--rounds", "1", "--out", str(out)]
     assert main(words) == 0
     result = json.loads(out.read_text())
-    assert result["command"] == f"python -m minifcn {' '.join(words)}"
-    assert result["rows"][0]["minifcn"]["median_s"] > 0
+    assert result["command"] == f"minifcn {' '.join(words)}"
+    took = result["rows"][0]["minifcn"]["median_s"]
+    assert took > 0
+    assert f"minifcn {took * 1e3:.1f} ms" in capfd.readouterr().out
     for wrong, sentence in [
-        (words, f"{out} exists already"),
-        (["bench", "import", "--out", str(tmp_path / "no" / "file")], "there is no folder"),
-        (["bench", "kernels", "--models", "fcn8s_vgg61"], "no network fcn8s_vgg61"),
+        (words, f"{out}: File exists"),
+        (["bench", "import", "--out", str(tmp_path / "no" / "file")], "No such file or directory"),
+        (["bench", "import", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
+        (["bench", "parity"], "invalid choice: 'parity'"),
+        (["bench", "kernels", "--models", "fcn8s_vgg61"], "no network 'fcn8s_vgg61'"),
         (["bench", "import", "--device", "cuda"], "there are no GPU kernels yet"),
     ]:
         with pytest.raises(SystemExit) as stopped:
             main(wrong)
         assert stopped.value.code == 2
-        assert sentence in capfd.readouterr().err
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("minifcn bench: ")
+        assert sentence in line
     assert json.loads(out.read_text()) == result

@@ -184,6 +184,36 @@ def test_equals_its_definition(kernel: kernels.Kernel, dtype: type) -> None:
     assert compared
 
 
+GEMM_CUTS = {
+    "one tile": {},
+    "many tiles": {"TILE_BYTES": 2000},
+    "columns shared, filters in parts": {"LARGE_FILTER": 0, "SHORT_TASK": 0},
+    "columns shared, tile by tile": {"LARGE_FILTER": 0, "SHARED_BYTES": 3000, "SHORT_TASK": 0},
+}
+
+
+@pytest.mark.parametrize("cut", GEMM_CUTS)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_im2col_however_it_is_cut(cut: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With filters larger than the columns, and all that may follow a convolution."""
+    for name, value in GEMM_CUTS[cut].items():
+        monkeypatch.setattr(conv_gemm, name, value)
+    geom = ConvGeometry.of_conv((3, 6, 7, 5), (40, 6 // groups, 3, 2), (2, 1), (1, 1), (1, 2), groups, "test")
+    x, w, y, b, scale, add, b_c = (
+        normal(*shape) for shape in (geom.x_shape, geom.w_shape, geom.y_shape, (40,), (40,), geom.y_shape, (6,))
+    )
+    for op, arrays, params in [
+        ("conv2d", (x, w, b, scale * 2, add), {"relu": True}),
+        ("conv_transpose2d", (y, w, b_c), {}),
+        ("conv2d_weight", (x, y), {}),
+    ]:
+        with mf.using(**{op: REFERENCE}):
+            expected = kernels.run(op, *arrays, geom=geom, **params)
+        with mf.using(**{op: "gemm"}):
+            found = kernels.run(op, *arrays, geom=geom, **params)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12, err_msg=op)
+
+
 def test_every_kernel_has_a_definition_and_examples() -> None:
     defined = {k.op for k in mf.algorithms() if k.algorithm == REFERENCE}
     assert defined == {k.op for k in ALL} == set(EXAMPLES)

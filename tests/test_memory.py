@@ -164,6 +164,7 @@ def test_before_memory_runs_out_the_pool_is_emptied(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory, "Raw", _never)
     with pytest.raises(MemoryError):
         empty((3 * LARGE,), np.uint8)
+    assert memory._most_lent == memory._bytes_lent  # what could not be lent does not count as lent once
     empty_cache()
     assert memory._bytes_lent < before
     assert kept.nbytes == LARGE

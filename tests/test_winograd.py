@@ -99,14 +99,22 @@ def test_however_it_is_cut(
 ) -> None:
     geom = ConvGeometry.of_conv((n, c, *hw), (o, c // groups, 3, 3), (1, 1), padding, (1, 1), groups, "test")
     rng = np.random.default_rng(7)
-    x, w, y, b_o, b_c = (rng.standard_normal(s) for s in (geom.x_shape, geom.w_shape, geom.y_shape, o, c))
+    x, w, y, b_o, b_c, scale, add = (
+        rng.standard_normal(s) for s in (geom.x_shape, geom.w_shape, geom.y_shape, o, c, o, geom.y_shape)
+    )
     for name, value in CUTS[cut].items():
         monkeypatch.setattr(conv_winograd, name, value)
-    for op, *arrays in [("conv2d", x, w, b_o), ("conv_transpose2d", y, w, b_c), ("conv2d_weight", x, y)]:
+    for op, arrays, params in [
+        ("conv2d", (x, w, b_o), {}),
+        ("conv2d", (x, w, b_o, scale, add), {"relu": True}),
+        ("conv_transpose2d", (y, w, b_c), {}),
+        ("conv2d_weight", (x, y), {}),
+    ]:
         with mf.using(**{op: REFERENCE}):
-            expected = kernels.run(op, *arrays, geom=geom)
+            expected = kernels.run(op, *arrays, geom=geom, **params)
         with mf.using(**{op: algorithm}):
-            np.testing.assert_allclose(kernels.run(op, *arrays, geom=geom), expected, rtol=0, atol=2e-12, err_msg=op)
+            found = kernels.run(op, *arrays, geom=geom, **params)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-12, err_msg=op)
 
 
 def test_float32_is_as_accurate_as_said() -> None:

@@ -54,11 +54,12 @@ mul_p.defvjp(lambda gz, y: mul_p(gz, y), lambda gz, x: mul_p(gz, x))
 div_p.defvjp(lambda gz, y: div_p(gz, y), lambda gz, y, z: neg_p(div_p(mul_p(gz, z), y)))
 neg_p.defvjp(lambda gz: neg_p(gz))
 
-LARGE = 1 << 16  # elements from which on the kernel's threads and pool are worth their overhead
+LARGE = 1 << 18  # elements from which on the kernel's threads and pool are worth their overhead
 
 
 def _add(x: Array, y: Array) -> Array:
-    if x.size >= LARGE and x.shape == y.shape and x.dtype == y.dtype and x.dtype in FLOATS:
+    alike = x.size >= LARGE and x.shape == y.shape and x.dtype == y.dtype and x.dtype in FLOATS
+    if alike and x.flags.c_contiguous and y.flags.c_contiguous:  # others would have to be copied first
         return kernels.run("add", x, y)  # type: ignore[no-any-return]
     z: Array = x + y
     return z

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minifcn import kernels
-from minifcn.autograd import Primitive, Tensor
+from minifcn.array import module_of
+from minifcn.autograd import Primitive, Tensor, is_grad_enabled
 from minifcn.functional._checks import (
     batched,
     choice,
@@ -68,7 +69,7 @@ conv_transpose2d_bias_p = Primitive(
 conv_transpose2d_bias_p.defvjp(*conv_transpose2d_rules, lambda gx: channel_sum_p(gx, shape=gx.shape))
 
 
-# without a gradient: for passes that are not recorded, in which nn.run gives several layers to one kernel
+# without a gradient: for passes that are not recorded, in which nn/containers.py gives several layers to one kernel
 conv2d_then_p = Primitive(
     "conv2d_then(x, w) -> y",
     lambda x, w, *, b, scale, add, relu, geom: kernels.run("conv2d", x, w, b, scale, add, geom=geom, relu=relu),
@@ -110,7 +111,7 @@ def conv2d(
     y[n,o,p,q] = Σ_{c,i,j} x[n, c, p·s + i·d − padding, q·s + j·d − padding] · w[o,c,i,j] + bias[o]
 
     In float32, 3×3 filters of stride 1 go by Winograd's F(4,3) where channels and sizes make it faster: relative errors
-    of about 3e-6 instead of 3e-7, in the gradients too, and an infinite or NaN pixel spoils the scores of its tiles.
+    of 2e-6 to 5e-6 instead of 3e-7, in the gradients too, and an infinite or NaN pixel spoils the scores of its tiles.
     `mf.using(conv2d="gemm", conv_transpose2d="gemm", conv2d_weight="gemm")` avoids it; mf.explain says what is chosen.
 
     Args:
@@ -147,12 +148,20 @@ def conv2d_then(
     groups: int,
 ) -> Tensor:
     """y = conv2d(input, weight)·scale + bias + add, and its positive part if `relu`: one kernel, without a gradient.
-    bias and scale are (O,) or None, add of the result's shape or None, the rest is as for conv2d."""
+
+    bias and scale are (O,) or None, add is of the result's shape, or can be stretched to it, or None; the rest is as
+    for conv2d. Raises RuntimeError where a gradient would be lost.
+    """
     x, w, b, geom, single = _convolution(input, weight, bias, stride, padding, dilation, groups)
-    if add is not None and add.shape != (geom.y_shape[1:] if single else geom.y_shape):
-        raise ValueError(f"conv2d: {add.shape} cannot be added to scores of shape {geom.y_shape}")
-    after = {"b": b, "scale": scale, "add": add[None] if single and add is not None else add}
+    after = {"b": b, "scale": scale, "add": add}
+    if is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, w, *after.values())):
+        raise RuntimeError("conv2d_then: it has no gradient, and its arguments require one; use no_grad()")
     arrays = {name: None if t is None else t.data for name, t in after.items()}
+    if add is not None:
+        try:
+            arrays["add"] = module_of(add.data).broadcast_to(add.data, geom.y_shape)
+        except ValueError:
+            raise ValueError(f"conv2d: {add.shape} cannot be added to scores of shape {geom.y_shape}") from None
     return unbatched(conv2d_then_p(x, w, **arrays, relu=relu, geom=geom), single)
 
 

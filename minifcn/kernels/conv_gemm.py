@@ -45,13 +45,14 @@ class Tile(NamedTuple):
 
 def _tiles(geom: ConvGeometry, itemsize: int, budget: int | None = None) -> Iterator[Tile]:
     """Cut the scores into rectangles whose columns fit the budget: whole rows, which are contiguous, where one fits.
-    Without one it is TILE_BYTES, about: a multiple of LANES tiles of equal height, for the threads to share."""
+    Without one it is TILE_BYTES, about, in tiles of equal height, and LANES tiles in all or more, for the threads."""
     per_score = geom.c // geom.groups * geom.w_hw[0] * geom.w_hw[1] * itemsize
     p, q = geom.y_hw
     limit = (TILE_BYTES if budget is None else budget) // per_score
     if budget is None and limit >= q:
         count = -(-p // (limit // q))
-        limit = -(-p // (-(-count // LANES) * LANES)) * q
+        lanes = -(-LANES // (geom.n * geom.groups))
+        limit = -(-p // (-(-count // lanes) * lanes)) * q
     for n in range(geom.n):
         for g in range(geom.groups):
             for rows, columns in rectangles(geom.y_hw, limit):
@@ -59,8 +60,8 @@ def _tiles(geom: ConvGeometry, itemsize: int, budget: int | None = None) -> Iter
 
 
 def _short(geom: ConvGeometry, tasks: int) -> bool:
-    """Whether a task has too little to do for a second thread to help."""
-    return geom.macs < SHORT_TASK * tasks
+    """Whether there is too little to do for a second thread to help."""
+    return geom.macs < SHORT_TASK * min(tasks, LANES)
 
 
 def _columns(x: Array, geom: ConvGeometry, tile: Tile) -> Array:

@@ -1,4 +1,4 @@
-"""1×1 convolution: the image is its own columns, so each kernel is one matrix product, and nothing is copied.
+"""1×1 convolution: the image is its own columns, so each kernel is one matrix product, without copies at stride 1.
 
     conv2d            y (O, H·W) = w (O, C) @ x (C, H·W)
     conv_transpose2d  x (C, H·W) = wᵀ (C, O) @ y (O, H·W)

@@ -153,8 +153,10 @@ def summarize(model: Module, size: tuple[int, int], batch: int = 1, *, memory: b
     buffers = {name: np.array(buffer) for name, buffer in model.named_buffers()}
     model.eval()
     try:
-        with _watching(model, shapes, macs), no_grad():
-            forward = _peak(lambda: model(x))
+        with no_grad():
+            with _watching(model, shapes, macs):
+                model(x)
+            forward = _peak(lambda: model(x)) if memory else 0  # unwatched: several layers may be one kernel then
         measured = _memory(model, x, forward) if memory else None
     finally:
         model.load_state_dict(buffers, strict=False)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
+import numpy as np
+
+from minifcn.array import Array, module_of
 from minifcn.autograd import Tensor, is_grad_enabled
 from minifcn.debugging import is_debugging
 from minifcn.functional.conv import conv2d_then
+from minifcn.kernels.norm import NEAR
 from minifcn.nn.layers import BatchNorm2d, Conv2d, ReLU
 from minifcn.nn.module import Module
 
@@ -17,45 +21,64 @@ def run(layers: Sequence[Module], x: Any, shortcut: Tensor | None = None) -> Any
 
     Under no_grad, a Conv2d and what follows it of BatchNorm2d in eval mode, shortcut and ReLU are one kernel, which
     does it all to scores that are still in a cache. Values differ in rounding only. Layers with forward hooks, which
-    are shown what each layer returns, and subclasses are called one by one.
+    are shown what each layer returns, layers with a forward of their own, and subclasses are called one by one.
+
+    Raises ValueError for a shortcut without layers.
     """
-    k, fuse = 0, not is_grad_enabled() and not is_debugging()
+    if shortcut is not None and not layers:
+        raise ValueError("run: a shortcut is added before the last layer, but there are no layers")
+    k = 0
     while k < len(layers):
-        count = _fusible(layers[k : k + 3]) if fuse else 1
+        count = 1 if is_grad_enabled() or is_debugging() else _fusible(layers[k : k + 3], x)
+        if shortcut is not None and k + count == len(layers):
+            fits = isinstance(layers[-1], ReLU) and isinstance(shortcut, Tensor) and shortcut.dtype == x.dtype
+            count = count if fits else 1  # else it comes between layers that could be one, or changes the dtype
         last = k + count == len(layers)
-        if last and shortcut is not None and not isinstance(layers[-1], ReLU):
-            count, last = 1, k + 1 == len(layers)  # it comes between layers that could be one
-        if count == 1 and last and shortcut is not None:
-            x = x + shortcut
-        x = layers[k](x) if count == 1 else _fused(layers[k : k + count], x, shortcut if last else None)
+        if count == 1:
+            x = layers[k](x + shortcut if last and shortcut is not None else x)
+        else:
+            x = _fused(layers[k : k + count], x, shortcut if last else None)
         k += count
     return x
 
 
-def _fusible(layers: Sequence[Module]) -> int:
+def _fusible(layers: Sequence[Module], x: Any) -> int:
     """How many of the layers, from the first one on, one kernel can do."""
-    kinds = [None if layer._hooks else type(layer) for layer in layers]
-    if kinds[0] is not Conv2d:
+    kinds = [None if layer._hooks or "forward" in vars(layer) else type(layer) for layer in layers]
+    if kinds[0] is not Conv2d or not isinstance(x, Tensor) or x.ndim != 4:
         return 1
     count = 1
     if kinds[1:2] == [BatchNorm2d]:
-        conv, bn = layers[:2]
-        if bn.training or bn.running_var is None or bn.num_features != conv.out_channels:
+        conv, bn = layers[0], cast(BatchNorm2d, layers[1])
+        tensors = [t for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias) if t is not None]
+        alike = all(t.dtype == conv.weight.dtype and t.shape == (conv.out_channels,) for t in tensors)
+        if bn.training or bn.running_var is None or not alike or not _near(bn):
             return 1
         count = 2
     return count + 1 if kinds[count : count + 1] == [ReLU] else count
 
 
+def _near(bn: BatchNorm2d) -> bool:
+    """Whether no mean is so large beside its deviation that scores·scale and mean·scale would cancel."""
+    mean, var = _double(bn.running_mean), _double(bn.running_var)
+    return bool((mean**2 <= NEAR**2 * (var + bn.eps)).all())
+
+
+def _double(t: Tensor | None) -> Array:
+    """In float64; 0 for None."""
+    return np.zeros(()) if t is None else t.data.astype(np.float64)
+
+
 def _fused(layers: Sequence[Module], x: Tensor, shortcut: Tensor | None) -> Tensor:
     """A Conv2d, then a BatchNorm2d or a ReLU or both, of which the norm is (conv + b − mean)·scale + beta with
     scale = gamma/√(var + eps)."""
-    conv, bn = layers[:2]
+    conv, bn = layers[0], layers[1] if isinstance(layers[1], BatchNorm2d) else None
     scale, shift = None, conv.bias
-    if isinstance(bn, BatchNorm2d):
-        scale = 1 / (bn.running_var + bn.eps).sqrt()
-        scale = scale if bn.weight is None else scale * bn.weight
-        shift = (-bn.running_mean if shift is None else shift - bn.running_mean) * scale
-        shift = shift if bn.bias is None else shift + bn.bias
+    if bn is not None:
+        var = _double(bn.running_var)
+        factor = (1 if bn.weight is None else _double(bn.weight)) / module_of(var).sqrt(var + bn.eps)
+        rest = (_double(conv.bias) - _double(bn.running_mean)) * factor + _double(bn.bias)
+        scale, shift = (Tensor(v.astype(conv.weight.dtype)) for v in (factor, rest))
     relu = isinstance(layers[-1], ReLU)
     return conv2d_then(
         x, conv.weight, shift, scale, shortcut, relu, conv.stride, conv.padding, conv.dilation, conv.groups

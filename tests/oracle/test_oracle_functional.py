@@ -456,12 +456,12 @@ CASES = [
 
 
 # at x = 0 PyTorch's second derivatives are NaN where the limits are finite
-NEVER_RECORDED = {("Tensor.**", "0 to a tensor")}
+FIRST_ORDER_ONLY = {("Tensor.**", "0 to a tensor")}
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids(CASES))
 def test_outputs_and_gradients_of_both_orders_equal_pytorchs(case: Case) -> None:
-    compare(case.f, *case.args, second_order=case[:2] not in NEVER_RECORDED)
+    compare(case.f, *case.args, second_order=case[:2] not in FIRST_ORDER_ONLY)
 
 
 IN_FLOAT32 = {
