@@ -391,7 +391,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _add_bench(parser: argparse.ArgumentParser) -> None:
+def _add_bench(parser: argparse.ArgumentParser) -> None:  # for the list that --help prints; main hands the words on
     parser.add_argument("words", metavar="WHAT", nargs="*")
 
 

@@ -117,10 +117,12 @@ def test_however_it_is_cut(
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-12, err_msg=op)
 
 
-def test_float32_is_as_accurate_as_said() -> None:
-    """About 3·10⁻⁶ of the result's size for F(4,3), and F(2,3) loses less; against the same product in float64."""
+@pytest.mark.parametrize("channels", [64, 256, 512])
+def test_float32_is_as_accurate_as_said(channels: int) -> None:
+    """2 to 6·10⁻⁶ of the result's size for F(4,3), and single scores up to ten times that; F(2,3) loses less. Against
+    the same product in float64."""
     rng = np.random.default_rng(0)
-    geom = ConvGeometry.of_conv((1, 256, 32, 32), (64, 256, 3, 3), (1, 1), (1, 1), (1, 1), 1, "test")
+    geom = ConvGeometry.of_conv((1, channels, 32, 32), (64, channels, 3, 3), (1, 1), (1, 1), (1, 1), 1, "test")
     x = rng.standard_normal(geom.x_shape).astype(np.float32)
     w = rng.standard_normal(geom.w_shape).astype(np.float32)
     with mf.using(conv2d="gemm"):
@@ -131,7 +133,8 @@ def test_float32_is_as_accurate_as_said() -> None:
             y = kernels.run("conv2d", x, w, geom=geom)
         assert y.dtype == np.float32
         errors[algorithm] = np.linalg.norm(y - exact) / np.linalg.norm(exact)
-    assert errors["winograd_f2"] < errors["winograd_f4"] < 6e-6
+        assert np.abs(y - exact).max() / np.abs(exact).max() < 5e-5
+    assert errors["winograd_f2"] < errors["winograd_f4"] < 5.5e-6
 
 
 def test_auto_takes_it_in_float32_only() -> None:

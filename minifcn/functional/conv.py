@@ -111,7 +111,7 @@ def conv2d(
     y[n,o,p,q] = Σ_{c,i,j} x[n, c, p·s + i·d − padding, q·s + j·d − padding] · w[o,c,i,j] + bias[o]
 
     In float32, 3×3 filters of stride 1 go by Winograd's F(4,3) where channels and sizes make it faster: relative errors
-    of 2e-6 to 5e-6 instead of 3e-7, in the gradients too, and an infinite or NaN pixel spoils the scores of its tiles.
+    of 2e-6 to 6e-6 instead of some 1e-7, in gradients too, and an infinite or NaN pixel spoils the scores of its tiles.
     `mf.using(conv2d="gemm", conv_transpose2d="gemm", conv2d_weight="gemm")` avoids it; mf.explain says what is chosen.
 
     Args:

@@ -26,9 +26,9 @@ same arithmetic:
     the epilogue       a scale multiplies the filters; a bias is added at the point (1, 1) only: there Aᵀ has ones, so
                        each of the m·m scores receives it once
 
-In float32 the result is off by 2 to 5·10⁻⁶ of its size for F(4,3), more with more channels, where a plain sum is by
-3·10⁻⁷, and single scores by ten times that; and one NaN or Inf
-in the image spoils all scores of the tiles that it lies in. float64 never goes this way unless asked to.
+In float32 the result is off by 2 to 6·10⁻⁶ of its size for F(4,3), where a plain sum is by some 10⁻⁷, and single scores
+by ten times that; and one NaN or Inf in the image spoils all scores of the tiles that it lies in. float64 never goes
+this way unless asked to.
 
 Within a tile the channels of a pixel lie side by side (channels last), so that transforms are products with a long
 contiguous axis. All work is cut so that it stays in a core's cache.
@@ -60,7 +60,7 @@ TAPS = 3
 # OpenBLAS (with AVX-512) computes products of up to 10⁶ multiplications without first copying the matrices, which is
 # faster: so the transforms and the products between them are many small ones, in few calls
 PRODUCT = 10**6
-TILE = 1 << 14  # tiles × channels of a task: 2.4 MB with the 36 points of each; half and twice as many were slower
+TILE = 1 << 14  # tiles × channels of a task: 2.4 MB with the 36 points of each; half of it, or half more, were slower
 GATHER = 1 << 14  # tiles × channels that one thread transforms before a second one has woken up
 SHORT = 1 << 26  # multiplications of the definition: below, two threads do not pay, nor do the transforms
 SHORT_FILTERS = 1 << 15  # filters × channels below which one thread transforms them

@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from minifcn.array import Array, module_of
+from minifcn.array import module_of
 from minifcn.autograd import Tensor, is_grad_enabled
 from minifcn.debugging import is_debugging
 from minifcn.functional.conv import conv2d_then
@@ -64,9 +64,9 @@ def _near(bn: BatchNorm2d) -> bool:
     return bool((mean**2 <= NEAR**2 * (var + bn.eps)).all())
 
 
-def _double(t: Tensor | None) -> Array:
-    """In float64; 0 for None."""
-    return np.zeros(()) if t is None else t.data.astype(np.float64)
+def _double(t: Tensor | None) -> Any:
+    """The array in float64; 0 for None."""
+    return 0.0 if t is None else t.data.astype(np.float64)
 
 
 def _fused(layers: Sequence[Module], x: Tensor, shortcut: Tensor | None) -> Tensor:
