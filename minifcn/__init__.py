@@ -13,6 +13,7 @@ from minifcn.autograd import Tensor, from_dlpack, grad, is_grad_enabled, no_grad
 from minifcn.debugging import debug
 from minifcn.functional import cat, einsum, stack, where
 from minifcn.kernels import algorithms, explain, using
+from minifcn.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minifcn.random import manual_seed
 from minifcn.threads import get_num_threads, set_num_threads
 
@@ -35,6 +36,8 @@ __all__ = [
     "manual_seed",
     "set_num_threads",
     "get_num_threads",
+    "set_float32_matmul_precision",
+    "get_float32_matmul_precision",
     "gpu_status",
     "functional",
     "random",

@@ -143,6 +143,27 @@ def to_device(array: Array, device: str) -> Array:
         return moved
 
 
+def out_of_memory(op: str, error: MemoryError) -> MemoryError:
+    """The error of an operation that found no memory, with what can be done; a GPU's also with what is in use there."""
+    if type(error).__module__.partition(".")[0] != "cupy":
+        return MemoryError(f"{op}: {error or 'no memory is left'}; a smaller batch, crop or image needs less")
+    import cupy
+
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return MemoryError(
+        f"{op}: the GPU has no memory left ({error}; {(total - free) >> 20:,} of its {total >> 20:,} MiB are in use, "
+        f"other programs' included); a smaller batch, crop or image needs less, and so does another GPU's work ended"
+    )
+
+
+def cublas() -> tuple[Any, int]:
+    """cuBLAS as CuPy calls it, with arrays as addresses, and this thread's handle of the current device."""
+    from cupy.cuda.device import get_cublas_handle
+    from cupy_backends.cuda.libs import cublas as library
+
+    return library, get_cublas_handle()
+
+
 def import_dlpack(x: Any) -> Array:
     """The array on the memory of an object that has `__dlpack__`; no copy."""
     if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):

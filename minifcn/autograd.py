@@ -38,6 +38,7 @@ from minifcn.array import (
     import_dlpack,
     is_array,
     module_of,
+    out_of_memory,
     own,
     to_device,
 )
@@ -447,10 +448,13 @@ class Primitive:
         return self._record(args, arrays, array, extras, params), extras
 
     def _compute(self, arrays: list[Array], params: dict[str, Any]) -> Any:
-        if debugging.is_debugging():
-            with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
-                return self._forward(*arrays, **params)
-        return self._forward(*arrays, **params)
+        try:
+            if debugging.is_debugging():
+                with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
+                    return self._forward(*arrays, **params)
+            return self._forward(*arrays, **params)
+        except MemoryError as error:
+            raise out_of_memory(self.name, error) from error
 
     def _record(
         self, args: tuple[Tensor, ...], arrays: list[Array], array: Array, extras: Sequence[Array],

@@ -1,7 +1,7 @@
 """SGD, Adam, and learning-rate schedules that advance by one training step at a time.
 
-Parameters are updated in place, in chunks that stay in cache and on all threads: an update reads each number once, and
-needs no memory beyond the optimizer's own state.
+Parameters are updated in place, by one kernel for each (kernels/update.py): an update reads each number once, and needs
+no memory beyond the optimizer's own state.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.array import Array, module_of
+from minifcn import kernels
+from minifcn.array import Array, is_array, module_of, to_device
 from minifcn.autograd import Tensor
 from minifcn.nn.module import Module
-from minifcn.threads import parallel, runs
-
-CHUNK = 1 << 16  # elements
 
 Group = dict[str, Any]
 
@@ -96,18 +94,11 @@ class Optimizer:
             raise ValueError(f"load_state_dict: groups of {given} parameters for an optimizer with {sizes}")
         for own, new in zip(self.param_groups, state["param_groups"], strict=True):
             own.update({k: v for k, v in new.items() if k != "params"})
+        every = [p for group in self.param_groups for p in group["params"]]
         self.state = {
-            int(k): {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in entry.items()}
+            int(k): {name: to_device(v, every[int(k)].device).copy() if is_array(v) else v for name, v in entry.items()}
             for k, entry in state["state"].items()
         }
-
-
-def _chunks(*arrays: Array) -> list[tuple[Array, ...]]:
-    """The same runs of elements of several arrays of one shape; all at once where flattening one would copy it."""
-    if not all(a.flags.c_contiguous for a in arrays):
-        return [arrays]
-    flat = [a.reshape(-1) for a in arrays]
-    return [tuple(a[run] for a in flat) for run in runs(flat[0].size, CHUNK)]
 
 
 class SGD(Optimizer):
@@ -139,19 +130,8 @@ class SGD(Optimizer):
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         if momentum and "momentum_buffer" not in state:
             state["momentum_buffer"] = module_of(p).zeros_like(p)
-        g = module_of(g).ascontiguousarray(g)
-
-        def work(part: tuple[Array, ...]) -> None:
-            p, g = part[:2]
-            change = g + decay * p if decay else g
-            if momentum:
-                v = part[2]
-                v *= momentum
-                v += change
-                change = v
-            p -= lr * change
-
-        parallel(work, _chunks(p, g, state["momentum_buffer"]) if momentum else _chunks(p, g))
+        v = state["momentum_buffer"] if momentum else None
+        kernels.run("sgd_step", p, g, v, lr=lr, momentum=momentum, weight_decay=decay)
 
 
 class Adam(Optimizer):
@@ -180,22 +160,18 @@ class Adam(Optimizer):
         if not state:
             state.update(step=0, exp_avg=module_of(p).zeros_like(p), exp_avg_sq=module_of(p).zeros_like(p))
         state["step"] += 1
-        (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
-        size = group["lr"] / (1 - beta1 ** state["step"])
-        unbias = math.sqrt(1 - beta2 ** state["step"])
-        g = module_of(g).ascontiguousarray(g)
-
-        def work(part: tuple[Array, ...]) -> None:
-            p, g, m, v = part
-            if decay:
-                g = g + decay * p
-            m *= beta1
-            m += (1 - beta1) * g
-            v *= beta2
-            v += (1 - beta2) * (g * g)
-            p -= size * m / (module_of(v).sqrt(v) / unbias + eps)
-
-        parallel(work, _chunks(p, g, state["exp_avg"], state["exp_avg_sq"]))
+        kernels.run(
+            "adam_step",
+            p,
+            g,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            lr=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            step=state["step"],
+        )
 
 
 def paper_groups(module: Module, lr: float, weight_decay: float) -> list[Group]:

@@ -212,7 +212,8 @@ class TensorMethods:
         t = _t(self)
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             # the same primitive there and back: the gradient returns to where the tensor was
-            return t if t.device.startswith(target) else move_p(t, device=target, device_in=t.device)
+            here = target in (t.device, t.device.partition(":")[0])
+            return t if here else move_p(t, device=target, device_in=t.device)
         return arithmetic.cast(t, _dtype(target))
 
     def cpu(self) -> Tensor:

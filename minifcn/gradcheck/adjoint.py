@@ -22,12 +22,14 @@ def check_adjoint(
     y_shape: tuple[int, ...],
     tolerance: float = 1e-12,
     seed: int = 0,
+    device: str = "cpu",
 ) -> float:
     """Compare ⟨forward(x), y⟩ with ⟨x, adjoint(y)⟩ for random x and y in float64; no step size is involved.
 
     Args:
         forward: linear map from x_shape to y_shape. adjoint: the map back.
         tolerance: largest difference, relative to ‖forward(x)‖·‖y‖.
+        device: where x and y are.
 
     Returns:
         The relative difference.
@@ -46,18 +48,18 @@ def check_adjoint(
         if not callable(function):
             raise TypeError(f"check_adjoint: {name} is a {type(function).__name__}; a function of a Tensor is needed")
     rng = np.random.default_rng(seed)
-    x, y = Tensor(rng.standard_normal(x_shape)), Tensor(rng.standard_normal(y_shape))
+    x, y = (Tensor(rng.standard_normal(shape)).to(device) for shape in (x_shape, y_shape))
     with no_grad():
         results = forward(x), adjoint(y)
     for name, result in zip(("forward", "adjoint"), results, strict=True):
         if not isinstance(result, Tensor):
             raise TypeError(f"check_adjoint: {name} returns a {type(result).__name__}; a Tensor is needed")
-    ax, by = (result.data for result in results)
+    ax, by, x, y = (t.numpy() for t in (*results, x, y))
     for name, found, wanted in (("forward", ax.shape, y_shape), ("adjoint", by.shape, x_shape)):
         if found != tuple(wanted):
             raise ValueError(f"check_adjoint: {name} returns shape {found}; {tuple(wanted)} was stated")
-    left, right = float(np.vdot(ax, y.data)), float(np.vdot(x.data, by))
-    size = max(float(np.linalg.norm(ax) * np.linalg.norm(y.data)), float(np.linalg.norm(by) * np.linalg.norm(x.data)))
+    left, right = float(np.vdot(ax, y)), float(np.vdot(x, by))
+    size = max(float(np.linalg.norm(ax) * np.linalg.norm(y)), float(np.linalg.norm(by) * np.linalg.norm(x)))
     error = abs(left - right) / size if size else abs(left - right)
     if not error <= tolerance:
         raise GradientError(

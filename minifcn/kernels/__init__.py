@@ -12,6 +12,7 @@ from minifcn.kernels import (
     pool,
     reference,
     unfold,
+    update,
 )
 from minifcn.kernels.registry import Kernel, Unsupported, algorithms, chosen, explain, kernel, run, using
 
@@ -34,5 +35,6 @@ __all__ = [
     "reference",
     "run",
     "unfold",
+    "update",
     "using",
 ]

@@ -339,3 +339,45 @@ def cross_entropy_grad_reference(
             for c, e in enumerate(exps):
                 gx[n, c, m] = gy[n, m] * (1 if weight is None else weight[t]) * (e / math.fsum(exps) - (c == t))
     return gx
+
+
+@kernel("sgd_step", backend="numpy", algorithm=REFERENCE)
+def sgd_step_reference(
+    p: Array, g: Array, v: Array | None = None, *, lr: float, momentum: float, weight_decay: float
+) -> tuple[Array, ...]:
+    """v ← momentum·v + (g + weight_decay·p), p ← p − lr·v, in place; without momentum v is the bracket alone.
+
+    Sutskever et al. 2013 in PyTorch's form.
+    """
+    for at in np.ndindex(*p.shape):
+        change = g[at] + weight_decay * p[at]
+        if v is not None:
+            v[at] = change = momentum * v[at] + change
+        p[at] -= lr * change
+    return (p,) if v is None else (p, v)
+
+
+@kernel("adam_step", backend="numpy", algorithm=REFERENCE)
+def adam_step_reference(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> tuple[Array, ...]:
+    """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − lr·m̂/(√v̂ + eps), in place, m̂ = m/(1−β₁ᵗ) and v̂ = v/(1−β₂ᵗ).
+
+    Kingma & Ba 2015, algorithm 1; weight_decay·p is added to g.
+    """
+    for at in np.ndindex(*p.shape):
+        slope = g[at] + weight_decay * p[at]
+        m[at] = betas[0] * m[at] + (1 - betas[0]) * slope
+        v[at] = betas[1] * v[at] + (1 - betas[1]) * slope**2
+        unbiased = m[at] / (1 - betas[0] ** step), v[at] / (1 - betas[1] ** step)
+        p[at] -= lr * unbiased[0] / (math.sqrt(unbiased[1]) + eps)
+    return p, m, v

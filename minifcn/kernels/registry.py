@@ -10,6 +10,8 @@ strictly: a geometry that it does not support raises instead of falling back.
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -85,7 +87,15 @@ def chosen(op: str, *arrays: Any, **params: Any) -> Kernel:
     return _choose(op, backend, arrays[0].dtype, params)
 
 
+@functools.cache
+def _load(backend: str) -> None:
+    """Register the kernels of a GPU: only for those who have arrays there, as `import minifcn` has enough to do."""
+    if backend == "cupy":
+        importlib.import_module("minifcn.kernels.cuda")
+
+
 def _choose(op: str, backend: str, dtype: Any, params: dict[str, Any]) -> Kernel:
+    _load(backend)
     candidates = _kernels.get((op, backend), {})
     wanted = _chosen.get().get(op)
     if wanted is not None:
@@ -121,7 +131,9 @@ def using(**algorithms: str) -> Iterator[None]:
 
 
 def algorithms(op: str | None = None, backend: str = "numpy") -> list[Kernel]:
-    """The registered kernels of one operation, or of all, on a backend, in the order in which auto tries them."""
+    """The registered kernels of one operation, or of all, on a backend ("numpy" or "cupy"), in the order in which auto
+    tries them."""
+    _load(backend)
     return [k for (name, held), by in _kernels.items() if held == backend and op in (None, name) for k in by.values()]
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minifcn import models
+from minifcn.array import to_device
 from minifcn.nn import Module
 from minifcn.optim import Optimizer, Schedule
 from minifcn.training.files import replacing
@@ -158,7 +159,7 @@ def save_checkpoint(
             if isinstance(value, int | float | None):
                 numbers[str(index)][name] = value
             else:
-                arrays[f"optimizer.{index}.{name}"] = np.asarray(value, order="C")
+                arrays[f"optimizer.{index}.{name}"] = np.asarray(to_device(value, "cpu"), order="C")
     about = {
         "format": _CHECKPOINT,
         "card": asdict(card),

@@ -84,13 +84,14 @@ def evaluate(
     with _evaluating(module), no_grad(), tqdm(total=len(loader), desc=title, disable=None, leave=False) as bar:
         for images, labels in _same_size(loader):
             scores = module(Tensor(images).to(device))
+            on_device = Tensor(labels).to(device)
             if scores.shape[1] != dataset.num_classes:
                 raise ValueError(
                     f"evaluate: the network has {scores.shape[1]} classes and the data {dataset.num_classes}; "
                     "data with the classes that it was trained on are needed"
                 )
             matrix.update(labels, _classes(scores))
-            total += float(F.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="sum").item())
+            total += float(F.cross_entropy(scores, on_device, ignore_index=IGNORE, reduction="sum").item())
             bar.update(len(images))
             after_batch()
     valid = int(matrix.counts.sum())

@@ -265,8 +265,9 @@ class Trainer:
         counted = batch.labels[batch.labels != IGNORE]
         self._seen[np.unique(counted)] = True
         if counted.size:  # crops of nothing but void have no loss
-            scores = self.module(Tensor(batch.images).to(self.device))
-            loss = F.cross_entropy(scores, batch.labels, weight=self.class_weights, ignore_index=IGNORE)
+            images, labels = (Tensor(a).to(self.device) for a in (batch.images, batch.labels))
+            scores = self.module(images)
+            loss = F.cross_entropy(scores, labels, weight=self.class_weights, ignore_index=IGNORE)
             value = float(loss.item())
             if not math.isfinite(value):
                 raise FloatingPointError(

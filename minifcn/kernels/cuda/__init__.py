@@ -1,0 +1,30 @@
+"""The kernels for NVIDIA GPUs: our own CUDA C++ (the .cu files), compiled and launched through CuPy, and cuBLAS for
+plain matrix products. Importing this registers them; the registry does so at the first CuPy array that it meets."""
+
+from minifcn.kernels.cuda import (
+    conv_depthwise,
+    conv_gemm,
+    conv_implicit,
+    conv_winograd,
+    interpolate,
+    loss,
+    norm,
+    pointwise,
+    pool,
+    update,
+    windows,
+)
+
+__all__ = [
+    "conv_depthwise",
+    "conv_gemm",
+    "conv_implicit",
+    "conv_winograd",
+    "interpolate",
+    "loss",
+    "norm",
+    "pointwise",
+    "pool",
+    "update",
+    "windows",
+]

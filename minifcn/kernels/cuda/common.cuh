@@ -1,0 +1,74 @@
+// What every family of kernels uses. The compiler's options give REAL, which is float or double.
+//
+// Letters: n batch, c/o channels in/out, h,v image, i,j filter, p,q scores; sizes N C O H W I J P Q.
+// Places within one plane (H·W or P·Q) are int; offsets into whole arrays are `offset`, since those may pass 2^31.
+#pragma once
+
+typedef REAL real;
+typedef long long offset;
+
+// As many numbers as one 16-byte load or store moves.
+constexpr int PACK = 16 / sizeof(real);
+struct __align__(16) Pack {
+    real at[PACK];
+};
+
+// How windows of I × J taps lie over an image of H × W: score (p, q) reads h = p·stride + i·dilation − padding and
+// likewise v. Mirrors WINDOWS in launch.py.
+struct Windows {
+    int N, C, H, W, I, J, P, Q;
+    int stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
+};
+
+__device__ inline bool inside(int h, int v, int H, int W) {
+    return h >= 0 && h < H && v >= 0 && v < W;
+}
+
+__device__ inline bool is_nan(real x) {
+    return x != x;
+}
+
+__device__ inline int at_least(int a, int b) {
+    return a > b ? a : b;
+}
+
+__device__ inline int at_most(int a, int b) {
+    return a < b ? a : b;
+}
+
+__device__ inline int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+// This thread's place among all threads of a grid with one axis, and their number.
+__device__ inline offset first_element() {
+    return blockIdx.x * (offset)blockDim.x + threadIdx.x;
+}
+
+__device__ inline offset all_threads() {
+    return gridDim.x * (offset)blockDim.x;
+}
+
+// out[e] = f(in[0][e], …) for n elements, 16 bytes at a time where all arrays begin at a multiple of 16 bytes. out may
+// be one of the inputs.
+template <int K, class F>
+__device__ void map(offset n, const real* const (&in)[K], real* out, F f) {
+    bool aligned = (size_t)out % 16 == 0;
+    for (int k = 0; k < K; k++) aligned = aligned && (size_t)in[k] % 16 == 0;
+    offset packs = aligned ? n / PACK : 0;
+    for (offset e = first_element(); e < packs; e += all_threads()) {
+        Pack given[K], result;
+        for (int k = 0; k < K; k++) given[k] = ((const Pack*)in[k])[e];
+        for (int l = 0; l < PACK; l++) {
+            real values[K];
+            for (int k = 0; k < K; k++) values[k] = given[k].at[l];
+            result.at[l] = f(values);
+        }
+        ((Pack*)out)[e] = result;
+    }
+    for (offset e = packs * PACK + first_element(); e < n; e += all_threads()) {
+        real values[K];
+        for (int k = 0; k < K; k++) values[k] = in[k][e];
+        out[e] = f(values);
+    }
+}

@@ -1,0 +1,67 @@
+"""Convolutions of one filter per channel (groups = channels in = channels out) on a GPU: gathered directly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minifcn.array import Array, module_of
+from minifcn.geometry import ConvGeometry
+from minifcn.kernels.cuda.launch import contiguous, launch, new, over_planes, size, windows
+from minifcn.kernels.registry import kernel
+
+
+def _supports(geom: ConvGeometry, **_: Any) -> bool:
+    return geom.groups == geom.c == geom.o
+
+
+def _auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
+    return True
+
+
+LIMITS = "one filter per channel: as many groups as channels in and out"
+
+
+@kernel("conv2d", backend="cupy", algorithm="depthwise", supports=_supports, limits=LIMITS, auto=_auto)
+def conv2d_depthwise(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """y[n,c,p,q] = Σ x[n,c,h,v]·w[c,0,i,j], and the epilogue."""
+    y = new(x, geom.y_shape)
+    if y.size:
+        arrays = [None if a is None else contiguous(a, x.dtype) for a in (x, w, scale, b, add)]
+        planes = geom.n * geom.c
+        grid = over_planes(planes, geom.y_hw[0] * geom.y_hw[1])
+        launch("depthwise", "conv2d", x, grid, (*arrays, y, size(planes), windows(geom), np.int32(relu)))
+    return y
+
+
+@kernel("conv_transpose2d", backend="cupy", algorithm="depthwise", supports=_supports, limits=LIMITS, auto=_auto)
+def conv_transpose2d_depthwise(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """x[n,c,h,v] = Σ y[n,c,p,q]·w[c,0,i,j] + b[c], over the taps that reach (h, v)."""
+    x = new(y, geom.x_shape)
+    if x.size:
+        arrays = [None if a is None else contiguous(a, y.dtype) for a in (y, w, b)]
+        planes = geom.n * geom.c
+        grid = over_planes(planes, geom.x_hw[0] * geom.x_hw[1])
+        launch("depthwise", "conv_transpose2d", y, grid, (*arrays, x, size(planes), windows(geom)))
+    return x
+
+
+@kernel("conv2d_weight", backend="cupy", algorithm="depthwise", supports=_supports, limits=LIMITS, auto=_auto)
+def conv2d_weight_depthwise(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+    """w[c,0,i,j] = Σ x[n,c,h,v]·y[n,c,p,q], added up in float64."""
+    if not y.size:
+        zeros: Array = module_of(x).zeros(geom.w_shape, x.dtype)
+        return zeros
+    w = new(x, geom.w_shape)
+    launch("depthwise", "conv2d_weight", x, (w.size,), (contiguous(x), contiguous(y), w, windows(geom)))
+    return w

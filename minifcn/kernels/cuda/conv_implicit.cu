@@ -1,0 +1,59 @@
+// The implicit products of implicit.cuh in strict float32, or float64.
+#include "scalar.cuh"
+
+constexpr int STAGES = sizeof(real) == 4 ? 4 : 2;
+using Columns = Tiling<64, 64, 256, STAGES, false>;
+using Turned = Tiling<64, 64, 256, STAGES == 4 ? 3 : 2, true>;
+
+extern "C" __global__ void __launch_bounds__(256)
+conv2d(Problem p, Windows w, Finish f, real* y, real* parts) {
+    __shared__ __align__(16) real memory[Columns::NUMBERS];
+    conv2d_block<Columns, Scalar<Columns>>(p, w, f, y, parts, memory);
+}
+
+extern "C" __global__ void __launch_bounds__(256) conv2d_weight(Problem p, Windows w, int taps, real* result) {
+    __shared__ __align__(16) real memory[Turned::NUMBERS];
+    conv2d_weight_block<Turned, Scalar<Turned>>(p, w, taps, result, memory);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, real* x) {
+    __shared__ __align__(16) real memory[Columns::NUMBERS];
+    conv_transpose2d_block<Columns, Scalar<Columns>>(p, w, s, bias, x, memory);
+}
+
+// The filters of the phases: a[(c·sh + a)·sw + b][(o·T + t)·R + r] = w[o, c, a + sh·(T − 1 − t), b + sw·(R − 1 − r)],
+// 0 beyond the filter and from K = O·T·R to the pitch.
+extern "C" __global__ void __launch_bounds__(256)
+phase_filters(const real* w, real* a, int O, int C, int I, int J, int stride_h, int stride_w, int T, int R, int pitch) {
+    offset count = (offset)C * stride_h * stride_w * pitch;
+    for (offset e = first_element(); e < count; e += all_threads()) {
+        int k = e % pitch, row = e / pitch;
+        int r = k % R, t = k / R % T, o = k / R / T;
+        int in_row = row % stride_w, in_column = row / stride_w % stride_h, c = row / stride_w / stride_h;
+        int i = in_column + stride_h * (T - 1 - t), j = in_row + stride_w * (R - 1 - r);
+        a[e] = o < O && i < I && j < J ? w[(((offset)o * C + c) * I + i) * J + j] : real(0);
+    }
+}
+
+// result[e] = Σ parts[share][e], shares in order, for a weight gradient.
+extern "C" __global__ void __launch_bounds__(256) add_parts(const real* parts, real* result, offset count, int shares) {
+    for (offset e = first_element(); e < count; e += all_threads()) {
+        real sum = 0;
+        for (int s = 0; s < shares; s++) sum += parts[s * count + e];
+        result[e] = sum;
+    }
+}
+
+// y (N, O, P·Q) from the parts (shares, O, N·P·Q) of its sums, and what follows.
+extern "C" __global__ void __launch_bounds__(256)
+finish_parts(const real* parts, Finish f, real* y, int O, int places, int per_image, int shares) {
+    offset count = (offset)O * places;
+    for (offset e = first_element(); e < count; e += all_threads()) {
+        int o = e / places, place = e % places;
+        real sum = 0;
+        for (int s = 0; s < shares; s++) sum += parts[s * count + e];
+        offset at = ((offset)(place / per_image) * O + o) * per_image + place % per_image;
+        y[at] = finished(f, sum, o, at);
+    }
+}

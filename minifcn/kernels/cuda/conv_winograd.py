@@ -1,0 +1,167 @@
+"""3×3 convolution of stride 1 on a GPU by Winograd's F(4,3): transforms of our own, and cuBLAS between them.
+
+    M[ξ] (O, T) = U[ξ] (O, C) @ V[ξ] (C, T)      V = Bᵀ d B of every tile,  U = G g Gᵀ of every filter,  y = Aᵀ M A
+
+with one matrix product for each of the 36 points ξ. The derivation is in kernels/conv_winograd.py; as there,
+conv_transpose2d is a convolution with the filter turned round, and conv2d_weight is the transposed arithmetic
+U[ξ] (O, C) = Z[ξ] (O, T) @ V[ξ]ᵀ with Z = A gy Aᵀ.
+
+In TF32 the transforms would lose too much (relative errors of 3·10⁻³), so this is for strict float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minifcn.array import Array, module_of
+from minifcn.geometry import ConvGeometry, Pair
+from minifcn.kernels.cuda.blas import Matrix, multiply
+from minifcn.kernels.cuda.conv_gemm import Cut, cuts
+from minifcn.kernels.cuda.launch import MOST_BLOCKS, MOST_ROWS, contiguous, launch, new
+from minifcn.kernels.precision import tensor_cores
+from minifcn.kernels.registry import kernel
+
+TILE, POINTS, THREADS = 4, 36, 128
+TILES = np.dtype([(name, np.int32) for name in ("images", "first_row", "rows", "columns")])  # struct Tiles
+CHANNELS = 32  # in and out, from which on the 36 products are large enough
+
+
+def _supports(geom: ConvGeometry, **_: Any) -> bool:
+    return geom.w_hw == (3, 3) and geom.stride == geom.dilation == (1, 1)
+
+
+def _supports_transposed(geom: ConvGeometry) -> bool:
+    return _supports(geom) and geom.turned() is not None
+
+
+LIMITS = "3×3 filters, stride 1 and dilation 1"
+
+
+def _auto(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
+    channels = min(geom.c, geom.o) // geom.groups
+    return dtype == np.float32 and not tensor_cores(dtype) and channels >= CHANNELS
+
+
+BEST = f'strict float32 with {CHANNELS} or more channels in and out for each group; not under precision "high"'
+
+
+def _grid(geom_hw: Pair) -> Pair:
+    """Tile rows and columns over scores."""
+    return -(-geom_hw[0] // TILE), -(-geom_hw[1] // TILE)
+
+
+def _cuts(geom: ConvGeometry, itemsize: int) -> Iterator[tuple[Cut, Any, int]]:
+    """(images and tile rows, the same as struct Tiles, tiles) to do at a time."""
+    rows, columns = _grid(geom.y_hw)
+    for cut in cuts(geom.n, rows, POINTS * (geom.c + geom.o) * columns * itemsize):
+        tiles = np.array([(cut.images, cut.first_row, cut.rows, columns)], TILES)
+        yield cut, tiles, cut.images * cut.rows * columns
+
+
+def _launch(name: str, like: Array, tiles: int, channels: int, args: tuple[Any, ...]) -> None:
+    numbers = tuple(np.int32(a) if isinstance(a, int) else a for a in args)
+    grid = (min(-(-tiles // THREADS), MOST_BLOCKS), min(channels, MOST_ROWS))
+    launch("winograd", name, like, grid, numbers, THREADS)
+
+
+def _filters(w: Array, geom: ConvGeometry, turned: bool) -> Array:
+    """U (36, O, C/groups), or turned (36, C, O/groups)."""
+    o, c = w.shape[:2]
+    u = new(w, (POINTS, o * c))
+    _launch("filters", w, o * c, 1, (contiguous(w), u, o, c, geom.groups, int(turned)))
+    return u
+
+
+def _pixels(x: Array, geom: ConvGeometry, cut: Cut, tiles: Any, count: int) -> Array:
+    """V (36, C, T)."""
+    v = new(x, (POINTS, geom.c, count))
+    image = x[cut.first_image : cut.first_image + cut.images]
+    _launch("pixels", x, count, geom.c, (image, v, tiles, geom.c, *geom.x_hw, *geom.padding))
+    return v
+
+
+def _conv2d(
+    x: Array, u: Array, b: Array | None, scale: Array | None, add: Array | None, geom: ConvGeometry, relu: bool
+) -> Array:
+    """y from x and the transformed filters."""
+    x, y = contiguous(x), new(x, geom.y_shape)
+    scale, b, add = (None if a is None else contiguous(a, x.dtype) for a in (scale, b, add))
+    filters, channels = geom.o // geom.groups, geom.c // geom.groups
+    for cut, tiles, count in _cuts(geom, x.itemsize):
+        v, m = _pixels(x, geom, cut, tiles, count), new(x, (POINTS, geom.o, count))
+        for g in range(geom.groups):
+            multiply(
+                Matrix(u, g * filters * channels, channels, geom.o * channels),
+                Matrix(v, g * channels * count, count, geom.c * count),
+                Matrix(m, g * filters * count, count, geom.o * count),
+                (filters, count, channels),
+                POINTS,
+            )
+        images = slice(cut.first_image, cut.first_image + cut.images)
+        after = (scale, b, None if add is None else add[images])
+        _launch("scores", x, count, geom.o, (m, y[images], *after, tiles, geom.o, *geom.y_hw, int(relu)))
+    return y
+
+
+@kernel("conv2d", backend="cupy", algorithm="winograd_f4", supports=_supports, limits=LIMITS, auto=_auto, best=BEST)
+def conv2d_winograd_f4(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    scale: Array | None = None,
+    add: Array | None = None,
+    *,
+    geom: ConvGeometry,
+    relu: bool = False,
+) -> Array:
+    """y (N,O,P,Q) from x (N,C,H,W), and the epilogue."""
+    return _conv2d(x, _filters(w, geom, turned=False), b, scale, add, geom, relu)
+
+
+@kernel(
+    "conv_transpose2d",
+    backend="cupy",
+    algorithm="winograd_f4",
+    supports=_supports_transposed,
+    limits=f"{LIMITS}, and padding of 2 at most",
+    auto=_auto,
+    best=BEST,
+)
+def conv_transpose2d_winograd_f4(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+    """x (N,C,H,W) from y (N,O,P,Q): a convolution with the filters turned round."""
+    turned = geom.turned()
+    assert turned is not None  # `supports` asks for it
+    return _conv2d(y, _filters(w, geom, turned=True), b, None, None, turned, relu=False)
+
+
+@kernel(
+    "conv2d_weight", backend="cupy", algorithm="winograd_f4", supports=_supports, limits=LIMITS, auto=_auto, best=BEST
+)
+def conv2d_weight_winograd_f4(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+    """w (O,C/groups,3,3) = Gᵀ U G with U[ξ] = Z[ξ] @ V[ξ]ᵀ, added up over images and tiles."""
+    x, y = contiguous(x), contiguous(y)
+    if not y.size:
+        zeros: Array = module_of(x).zeros(geom.w_shape, x.dtype)
+        return zeros
+    filters, channels = geom.o // geom.groups, geom.c // geom.groups
+    u, more = new(x, (POINTS, geom.o, channels)), False
+    for cut, tiles, count in _cuts(geom, x.itemsize):
+        v, z = _pixels(x, geom, cut, tiles, count), new(x, (POINTS, geom.o, count))
+        scores = y[cut.first_image : cut.first_image + cut.images]
+        _launch("scores_adjoint", x, count, geom.o, (scores, z, tiles, geom.o, *geom.y_hw))
+        for g in range(geom.groups):
+            multiply(
+                Matrix(z, g * filters * count, count, geom.o * count),
+                Matrix(v, g * channels * count, count, geom.c * count, turned=True),
+                Matrix(u, g * filters * channels, channels, geom.o * channels),
+                (filters, channels, count),
+                POINTS,
+                more,
+            )
+        more = True
+    w = new(x, geom.w_shape)
+    _launch("filters_adjoint", x, geom.o * channels, 1, (u, w, geom.o, channels))
+    return w

@@ -1,0 +1,260 @@
+// Convolution as a matrix product whose second factor, the windows of the image as columns, is never stored: its parts
+// are gathered from the image into shared memory as they are needed.
+//
+//     conv2d            y (O, N·P·Q)     = w (O, C·I·J)      @ columns (C·I·J, N·P·Q)
+//     conv2d_weight     w (O, C·I·J)     = y (O, N·P·Q)      @ columnsᵀ
+//     conv_transpose2d  x by its phases: = w′ (C·s·s, O·T·T) @ columns of y, which are read by windows of T × T
+//
+// The last one (Shi et al. 2016, appendix): with h + padding = s·u + a, 0 ≤ a < s, the taps that reach row h are
+// i = a + s·t, from the scores p = u − t. So all rows of one phase a see the scores through the same T = ⌈I/s⌉ taps,
+// and the s·s phases are s·s times as many filters on one set of columns. Row u of phase a is written to h, "depth to
+// space".
+//
+// A block computes ROWS × COLUMNS numbers of the product, DEPTH terms of the sums at a time. While it multiplies one
+// slab, the next STAGES − 1 are on their way. A Product says how a block multiplies: scalar.cuh, tensor_cores.cu.
+#pragma once
+#include "common.cuh"
+#include "intrinsics.cuh"
+
+constexpr int DEPTH = 16;
+constexpr int BY_DEPTH = DEPTH + 4;  // numbers from row to row in shared memory where the depth lies side by side, and
+constexpr int SPARE = 8;             // beyond COLUMNS where the columns do: so that a warp's reads meet all the banks
+
+// Where tap k of a window reads, from the window's first pixel on: `place` within the image (C, H, W), and how far down
+// and to the right. Mirrors TAP in conv_implicit.py.
+struct __align__(16) Tap {
+    int place, down, right, unused;
+};
+
+// The factors of the product. M rows, K terms.
+struct Problem {
+    const real* a;
+    const real* x;  // the image, or the scores of a transposed convolution
+    const Tap* taps;
+    int M, K;
+    int pitch;  // of a, from row to row
+    int places;  // N·P·Q
+};
+
+template <int ROWS_, int COLUMNS_, int THREADS_, int STAGES_, bool COLUMNS_BY_DEPTH>
+struct Tiling {
+    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, THREADS = THREADS_, STAGES = STAGES_;
+    static constexpr int SLAB_A = ROWS * BY_DEPTH;
+    static constexpr int SLAB_B = COLUMNS_BY_DEPTH ? COLUMNS * BY_DEPTH : DEPTH * (COLUMNS + SPARE);
+    static constexpr int NUMBERS = STAGES * (SLAB_A + SLAB_B);  // of shared memory
+
+    __device__ static int at_a(int row, int k) {
+        return row * BY_DEPTH + k;
+    }
+    __device__ static int at_b(int k, int column) {
+        return COLUMNS_BY_DEPTH ? column * BY_DEPTH + k : k * (COLUMNS + SPARE) + column;
+    }
+};
+
+// Filters as they lie in memory: rows that begin at multiples of 16 bytes, zeros from K to the pitch.
+template <class T>
+struct FilterRows {
+    Problem p;
+    int first;
+
+    __device__ void load(real* shared, int from, int until) const {
+        constexpr int CHUNKS = DEPTH / PACK;  // of 16 bytes in a row
+        for (int e = threadIdx.x; e < T::ROWS * CHUNKS; e += T::THREADS) {
+            int row = e / CHUNKS, k = e % CHUNKS * PACK;
+            bool valid = first + row < p.M && from + k < until;
+            const real* source = valid ? p.a + (offset)(first + row) * p.pitch + from + k : p.a;
+            copy_async<16>(shared + T::at_a(row, k), source, valid);
+        }
+    }
+};
+
+// Scores y (N, O, P·Q) as rows o over all places, for a weight gradient.
+template <class T>
+struct ScoreRows {
+    Problem p;
+    int first;
+    int per_image;  // P·Q
+
+    __device__ void load(real* shared, int from, int until) const {
+        int k = threadIdx.x % DEPTH, place = from + k;
+        int n = place / per_image, pixel = place % per_image;
+        for (int row = threadIdx.x / DEPTH; row < T::ROWS; row += T::THREADS / DEPTH) {
+            bool valid = first + row < p.M && place < until;
+            const real* source = valid ? p.a + ((offset)n * p.M + first + row) * per_image + pixel : p.a;
+            copy_async<sizeof(real)>(shared + T::at_a(row, k), source, valid);
+        }
+    }
+};
+
+// The windows of an image as columns: a thread gathers for one column.
+template <class T>
+struct WindowColumns {
+    Problem p;
+    const real* window;  // the first pixel of this thread's window, which may lie in the padding
+    int top, left, H, W;
+    bool exists;
+
+    __device__ WindowColumns(const Problem& problem, const Windows& w, int first) : p(problem), H(w.H), W(w.W) {
+        int place = first + threadIdx.x % T::COLUMNS, per_image = w.P * w.Q;
+        exists = place < p.places;
+        int n = place / per_image, score = place % per_image;
+        top = score / w.Q * w.stride_h - w.pad_h;
+        left = score % w.Q * w.stride_w - w.pad_w;
+        window = p.x + (offset)n * w.C * H * W + (offset)top * W + left;
+    }
+
+    __device__ void load(real* shared, int from, int until) const {
+        int column = threadIdx.x % T::COLUMNS;
+        for (int k = threadIdx.x / T::COLUMNS; k < DEPTH; k += T::THREADS / T::COLUMNS) {
+            const real* source = p.x;
+            bool valid = exists && from + k < until;
+            if (valid) {
+                Tap tap = p.taps[from + k];
+                valid = inside(top + tap.down, left + tap.right, H, W);
+                if (valid) source = window + tap.place;
+            }
+            copy_async<sizeof(real)>(shared + T::at_b(k, column), source, valid);
+        }
+    }
+};
+
+// The same columns, turned: column c·I·J + i·J + j over all places, for a weight gradient.
+template <class T>
+struct TapColumns {
+    Problem p;
+    Windows w;
+    int first, count;  // C·I·J in all
+
+    __device__ void load(real* shared, int from, int until) const {
+        int k = threadIdx.x % DEPTH, place = from + k, per_image = w.P * w.Q;
+        int n = place / per_image, score = place % per_image;
+        int top = score / w.Q * w.stride_h - w.pad_h, left = score % w.Q * w.stride_w - w.pad_w;
+        const real* window = p.x + (offset)n * w.C * w.H * w.W + (offset)top * w.W + left;
+        for (int column = threadIdx.x / DEPTH; column < T::COLUMNS; column += T::THREADS / DEPTH) {
+            const real* source = p.x;
+            bool valid = place < until && first + column < count;
+            if (valid) {
+                Tap tap = p.taps[first + column];
+                valid = inside(top + tap.down, left + tap.right, w.H, w.W);
+                if (valid) source = window + tap.place;
+            }
+            copy_async<sizeof(real)>(shared + T::at_b(k, column), source, valid);
+        }
+    }
+};
+
+// The terms begin … end that fall to this block of gridDim.z: whole slabs.
+__device__ inline void share(int K, int& begin, int& end) {
+    int slabs = divide_up(K, DEPTH), each = divide_up(slabs, gridDim.z);
+    begin = at_most(blockIdx.z * each * DEPTH, K);
+    end = at_most(begin + each * DEPTH, K);
+}
+
+// product += a @ b over the terms begin … end.
+template <class T, class Product, class A, class B>
+__device__ void multiply(Product& product, const A& a, const B& b, real* memory, int begin, int end) {
+    real *slabs_a = memory, *slabs_b = memory + T::STAGES * T::SLAB_A;
+    int slabs = divide_up(end - begin, DEPTH);
+    for (int s = 0; s < T::STAGES - 1; s++) {
+        if (s < slabs) {
+            a.load(slabs_a + s * T::SLAB_A, begin + s * DEPTH, end);
+            b.load(slabs_b + s * T::SLAB_B, begin + s * DEPTH, end);
+        }
+        copy_async_commit();  // also of nothing, so that waiting can count
+    }
+    for (int s = 0; s < slabs; s++) {
+        copy_async_wait<T::STAGES - 2>();
+        __syncthreads();  // slab s is here, and all are done with slab s − 1, whose place the next one takes
+        int next = s + T::STAGES - 1, stage = next % T::STAGES;
+        if (next < slabs) {
+            a.load(slabs_a + stage * T::SLAB_A, begin + next * DEPTH, end);
+            b.load(slabs_b + stage * T::SLAB_B, begin + next * DEPTH, end);
+        }
+        copy_async_commit();
+        product.add(slabs_a + s % T::STAGES * T::SLAB_A, slabs_b + s % T::STAGES * T::SLAB_B);
+    }
+    copy_async_wait<0>();
+    __syncthreads();  // so that the memory can be used again
+}
+
+// What follows a convolution: max(value·scale[o] + b[o] + add[at], 0).
+struct Finish {
+    const real *scale, *b, *add;
+    int relu;
+};
+
+__device__ inline real finished(const Finish& f, real value, int o, offset at) {
+    if (f.scale) value *= f.scale[o];
+    if (f.b) value += f.b[o];
+    if (f.add) value += f.add[at];
+    return f.relu && value <= 0 ? real(0) : value;
+}
+
+// y (N, O, P·Q), or with several shares of the sums their parts, (shares, M, places) in `parts`.
+template <class T, class Product>
+__device__ void conv2d_block(const Problem& p, const Windows& w, const Finish& f, real* y, real* parts, real* memory) {
+    int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS, begin, end;
+    share(p.K, begin, end);
+    FilterRows<T> a = {p, first_row};
+    WindowColumns<T> b(p, w, first_place);
+    Product product;
+    multiply<T>(product, a, b, memory, begin, end);
+    int per_image = w.P * w.Q;
+    product.each([&](int row, int column, real value) {
+        int o = first_row + row, place = first_place + column;
+        if (o >= p.M || place >= p.places) return;
+        if (gridDim.z > 1) {
+            parts[((offset)blockIdx.z * p.M + o) * p.places + place] = value;
+        } else {
+            offset at = ((offset)(place / per_image) * p.M + o) * per_image + place % per_image;
+            y[at] = finished(f, value, o, at);
+        }
+    });
+}
+
+// w (O, C·I·J), or its parts, (shares, O, C·I·J): begin with p.M = O, p.K = N·P·Q.
+template <class T, class Product>
+__device__ void conv2d_weight_block(const Problem& p, const Windows& w, int taps, real* result, real* memory) {
+    int first_row = blockIdx.y * T::ROWS, first_column = blockIdx.x * T::COLUMNS, begin, end;
+    share(p.K, begin, end);
+    ScoreRows<T> a = {p, first_row, w.P * w.Q};
+    TapColumns<T> b = {p, w, first_column, taps};
+    Product product;
+    multiply<T>(product, a, b, memory, begin, end);
+    product.each([&](int row, int column, real value) {
+        int o = first_row + row, tap = first_column + column;
+        if (o < p.M && tap < taps) result[((offset)blockIdx.z * p.M + o) * taps + tap] = value;
+    });
+}
+
+// How the rows (c, a, b) and places (n, u, v) of the phases lie in x (N, C, H, W): h = (u + u0)·sh + a − padding.
+struct Phases {
+    int C, H, W, stride_h, stride_w, first_h, first_v;  // first: u0·s − padding
+};
+
+// x from its phases, through shared memory, so that a warp writes pixels side by side: b runs fastest, then v.
+template <class T, class Product>
+__device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const Phases& s, const real* bias, real* x,
+                                       real* memory) {
+    constexpr int PITCH = T::COLUMNS + 1;
+    static_assert(T::ROWS * PITCH <= T::NUMBERS, "the phases of a block must fit its shared memory");
+    int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS;
+    FilterRows<T> a = {p, first_row};
+    WindowColumns<T> b(p, w, first_place);
+    Product product;
+    multiply<T>(product, a, b, memory, 0, p.K);
+    product.each([&](int row, int column, real value) { memory[row * PITCH + column] = value; });
+    __syncthreads();
+    // where a block has whole runs of b; else in any order
+    int run = T::ROWS % s.stride_w == 0 ? s.stride_w : 1, per_image = w.P * w.Q;
+    for (int e = threadIdx.x; e < T::ROWS * T::COLUMNS; e += T::THREADS) {
+        int row = e / (run * T::COLUMNS) * run + e % run, column = e / run % T::COLUMNS;
+        int phase = first_row + row, place = first_place + column;
+        if (phase >= p.M || place >= p.places) continue;
+        int in_row = phase % s.stride_w, in_column = phase / s.stride_w % s.stride_h;
+        int c = phase / s.stride_w / s.stride_h, n = place / per_image, score = place % per_image;
+        int h = score / w.Q * s.stride_h + in_column + s.first_h, v = score % w.Q * s.stride_w + in_row + s.first_v;
+        if (!inside(h, v, s.H, s.W)) continue;
+        x[(((offset)n * s.C + c) * s.H + h) * s.W + v] = memory[row * PITCH + column] + (bias ? bias[c] : real(0));
+    }
+}

@@ -1,0 +1,181 @@
+// Pooling. A thread writes one number, so that nothing is added up in an order that could change: gradients gather from
+// the windows that a pixel lies in instead of scattering to the pixels of a window.
+//
+// A row of blocks belongs to one plane (n, c), its threads to the places within.
+#include "common.cuh"
+
+// Which windows p of an axis can hold row h = p·stride + i·dilation − padding, first … last, and by which tap i one does.
+struct Range {
+    int first, last;
+};
+
+__device__ inline Range windows_at(int h, int stride, int padding, int dilation, int taps, int count) {
+    int from_first = h + padding, beyond = from_first - (taps - 1) * dilation;
+    Range range = {beyond <= 0 ? 0 : divide_up(beyond, stride), at_most(from_first / stride, count - 1)};
+    return range;
+}
+
+__device__ inline bool tap_at(int h, int p, int stride, int padding, int dilation, int& tap) {
+    int from_window = h + padding - p * stride;
+    tap = from_window / dilation;
+    return tap * dilation == from_window;
+}
+
+// y and the tap i·J + j that holds the largest value: the first of equal ones, or the last NaN.
+extern "C" __global__ void __launch_bounds__(256)
+max_pool2d(const real* x, real* y, int* tap, offset planes, Windows w) {
+    int places = w.P * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* image = x + plane * pixels;
+        for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
+            int p = place / w.Q, q = place % w.Q;
+            real best = 0;
+            int winner = -1;
+            for (int i = 0; i < w.I; i++) {
+                int h = p * w.stride_h + i * w.dil_h - w.pad_h;
+                for (int j = 0; j < w.J; j++) {
+                    int v = q * w.stride_w + j * w.dil_w - w.pad_w;
+                    if (!inside(h, v, w.H, w.W)) continue;
+                    real value = image[h * w.W + v];
+                    if (winner < 0 || value > best || is_nan(value)) {
+                        best = value;
+                        winner = i * w.J + j;
+                    }
+                }
+            }
+            y[plane * places + place] = winner < 0 ? -real(__int_as_float(0x7f800000)) : best;  // -inf: nothing but padding
+            tap[plane * places + place] = winner < 0 ? 0 : winner;
+        }
+    }
+}
+
+// y[n,c,p,q] = x at the tap that was chosen for (p, q), 0 where that lies in the padding.
+extern "C" __global__ void __launch_bounds__(256)
+pool_take(const real* x, const int* tap, real* y, offset planes, Windows w) {
+    int places = w.P * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
+            int chosen = tap[plane * places + place];
+            int h = place / w.Q * w.stride_h + chosen / w.J * w.dil_h - w.pad_h;
+            int v = place % w.Q * w.stride_w + chosen % w.J * w.dil_w - w.pad_w;
+            y[plane * places + place] = inside(h, v, w.H, w.W) ? x[plane * pixels + h * w.W + v] : real(0);
+        }
+    }
+}
+
+// The adjoint of pool_take: x[n,c,h,v] = Σ y over the windows that chose (h, v).
+extern "C" __global__ void __launch_bounds__(256)
+pool_put(const real* y, const int* tap, real* x, offset planes, Windows w) {
+    int places = w.P * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
+            int h = pixel / w.W, v = pixel % w.W, i, j;
+            Range rows = windows_at(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P);
+            Range columns = windows_at(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q);
+            real sum = 0;
+            for (int p = rows.first; p <= rows.last; p++) {
+                if (!tap_at(h, p, w.stride_h, w.pad_h, w.dil_h, i)) continue;
+                for (int q = columns.first; q <= columns.last; q++) {
+                    if (!tap_at(v, q, w.stride_w, w.pad_w, w.dil_w, j)) continue;
+                    offset place = plane * places + p * w.Q + q;
+                    if (tap[place] == i * w.J + j) sum += y[place];
+                }
+            }
+            x[plane * pixels + pixel] = sum;
+        }
+    }
+}
+
+// y[n,c,p,q] = scale[p,q] · Σ over the window.
+extern "C" __global__ void __launch_bounds__(256)
+avg_pool2d(const real* x, const real* scale, real* y, offset planes, Windows w) {
+    int places = w.P * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* image = x + plane * pixels;
+        for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
+            int top = place / w.Q * w.stride_h - w.pad_h, left = place % w.Q * w.stride_w - w.pad_w;
+            real sum = 0;
+            for (int i = 0; i < w.I; i++) {
+                for (int j = 0; j < w.J; j++) {
+                    int h = top + i * w.dil_h, v = left + j * w.dil_w;
+                    if (inside(h, v, w.H, w.W)) sum += image[h * w.W + v];
+                }
+            }
+            y[plane * places + place] = sum * scale[place];
+        }
+    }
+}
+
+// x[n,c,h,v] = Σ over the windows that hold (h, v) of scale[p,q]·y[n,c,p,q].
+extern "C" __global__ void __launch_bounds__(256)
+avg_pool2d_adjoint(const real* y, const real* scale, real* x, offset planes, Windows w) {
+    int places = w.P * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* scores = y + plane * places;
+        for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
+            int h = pixel / w.W, v = pixel % w.W, i, j;
+            Range rows = windows_at(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P);
+            Range columns = windows_at(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q);
+            real sum = 0;
+            for (int p = rows.first; p <= rows.last; p++) {
+                if (!tap_at(h, p, w.stride_h, w.pad_h, w.dil_h, i)) continue;
+                for (int q = columns.first; q <= columns.last; q++) {
+                    if (tap_at(v, q, w.stride_w, w.pad_w, w.dil_w, j)) {
+                        sum += scores[p * w.Q + q] * scale[p * w.Q + q];
+                    }
+                }
+            }
+            x[plane * pixels + pixel] = sum;
+        }
+    }
+}
+
+// The rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ of adaptive pooling's window p.
+__device__ inline int window_start(int p, int H, int P) {
+    return (offset)p * H / P;
+}
+
+__device__ inline int window_end(int p, int H, int P) {
+    return ((offset)(p + 1) * H + P - 1) / P;
+}
+
+// y[n,c,p,q] = the mean of the window (p, q).
+extern "C" __global__ void __launch_bounds__(256)
+adaptive_avg_pool2d(const real* x, real* y, offset planes, int H, int W, int P, int Q) {
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* image = x + plane * H * W;
+        for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < P * Q; place += gridDim.x * blockDim.x) {
+            int p = place / Q, q = place % Q;
+            int top = window_start(p, H, P), bottom = window_end(p, H, P);
+            int left = window_start(q, W, Q), right = window_end(q, W, Q);
+            real sum = 0;
+            for (int h = top; h < bottom; h++) {
+                for (int v = left; v < right; v++) sum += image[h * W + v];
+            }
+            y[plane * P * Q + place] = sum / ((bottom - top) * (right - left));
+        }
+    }
+}
+
+// The adjoint: x[n,c,h,v] = Σ over the windows that hold (h, v) of y over the window's size.
+extern "C" __global__ void __launch_bounds__(256)
+adaptive_avg_pool2d_adjoint(const real* y, real* x, offset planes, int H, int W, int P, int Q) {
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* scores = y + plane * P * Q;
+        for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < H * W; pixel += gridDim.x * blockDim.x) {
+            int h = pixel / W, v = pixel % W;
+            // windows p with p·H/P ≤ h and (p+1)·H/P > h, after rounding: those of the pixel's own interval
+            int first_p = window_start(h, P, H), end_p = window_end(h, P, H);
+            int first_q = window_start(v, Q, W), end_q = window_end(v, Q, W);
+            real sum = 0;
+            for (int p = first_p; p < end_p; p++) {
+                int height = window_end(p, H, P) - window_start(p, H, P);
+                for (int q = first_q; q < end_q; q++) {
+                    int width = window_end(q, W, Q) - window_start(q, W, Q);
+                    sum += scores[p * Q + q] / (height * width);
+                }
+            }
+            x[plane * H * W + pixel] = sum;
+        }
+    }
+}

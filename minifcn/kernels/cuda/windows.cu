@@ -1,0 +1,48 @@
+// The windows of an image as columns, cols[n, c·I·J + i·J + j, p·Q + q] = x[n,c,h,v], and back. Only score rows
+// from … from + rows − 1 are taken, so that columns of a large image can be made part by part: then cols has rows·Q
+// columns.
+#include "common.cuh"
+
+// A thread has one score of one channel and copies its I·J taps; neighbours write side by side.
+extern "C" __global__ void __launch_bounds__(256)
+unfold(const real* x, real* cols, offset planes, Windows w, int from, int rows) {
+    int places = rows * w.Q;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* image = x + plane * w.H * w.W;
+        real* out = cols + plane * w.I * w.J * places;
+        for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
+            int top = (from + place / w.Q) * w.stride_h - w.pad_h, left = place % w.Q * w.stride_w - w.pad_w;
+            for (int i = 0; i < w.I; i++) {
+                for (int j = 0; j < w.J; j++) {
+                    int h = top + i * w.dil_h, v = left + j * w.dil_w;
+                    out[(offset)(i * w.J + j) * places + place] = inside(h, v, w.H, w.W) ? image[h * w.W + v] : real(0);
+                }
+            }
+        }
+    }
+}
+
+// The adjoint: a thread has one pixel and gathers what was read from it, plus b[c] where a bias is given. With
+// `more` the sum goes on top of what x holds, of columns that came before.
+extern "C" __global__ void __launch_bounds__(256)
+fold(const real* cols, real* x, const real* b, offset planes, Windows w, int from, int rows, int more) {
+    int places = rows * w.Q, pixels = w.H * w.W;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        const real* in = cols + plane * w.I * w.J * places;
+        real start = b ? b[plane % w.C] : real(0);
+        for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
+            int h = pixel / w.W, v = pixel % w.W;
+            real sum = more ? x[plane * pixels + pixel] : start;
+            for (int i = 0; i < w.I; i++) {
+                int above = h + w.pad_h - i * w.dil_h, p = above / w.stride_h;
+                if (above < 0 || p * w.stride_h != above || p < from || p >= from + rows) continue;
+                for (int j = 0; j < w.J; j++) {
+                    int before = v + w.pad_w - j * w.dil_w, q = before / w.stride_w;
+                    if (before < 0 || q * w.stride_w != before || q >= w.Q) continue;
+                    sum += in[(offset)(i * w.J + j) * places + (p - from) * w.Q + q];
+                }
+            }
+            x[plane * pixels + pixel] = sum;
+        }
+    }
+}

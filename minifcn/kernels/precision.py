@@ -1,0 +1,33 @@
+"""How exact float32 products on a GPU are: PyTorch's switch of the same name."""
+
+from __future__ import annotations
+
+PRECISIONS = ("highest", "high")
+_precision = "highest"
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """What a GPU may do to float32 convolutions: "highest" (the default) keeps float32, "high" lets tensor cores round
+    the factors to TF32, 10 bits of mantissa instead of 23, and add up in float32: several times faster, with relative
+    errors of some 1e-3 instead of 1e-6. Of float64, of the CPU and of matmul it changes nothing.
+
+    Raises ValueError for another name (PyTorch also knows "medium", bfloat16).
+
+    >>> set_float32_matmul_precision("highest")
+    >>> get_float32_matmul_precision()
+    'highest'
+    """
+    global _precision
+    if precision not in PRECISIONS:
+        raise ValueError(f"set_float32_matmul_precision: {precision!r}; one of {', '.join(PRECISIONS)} is needed")
+    _precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """ "highest" or "high"."""
+    return _precision
+
+
+def tensor_cores(dtype: object) -> bool:
+    """Whether products of this dtype may go by tensor cores."""
+    return _precision == "high" and dtype == "float32"
