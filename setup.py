@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["minifcn", "minifcn.*"]), "minifcn.benchmarks"],
     package_dir={"minifcn.benchmarks": "benchmarks"},  # for `minifcn bench`
-    package_data={"minifcn": ["py.typed"]},
+    package_data={"minifcn": ["py.typed"], "minifcn.kernels.cuda": ["*.cu", "*.cuh"]},
     install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]"],

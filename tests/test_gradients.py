@@ -13,6 +13,7 @@ from minifcn.gradcheck.primitives import NEVER_RECORDED, PRIMITIVE_CASES
 from minifcn.gradcheck.public import FUNCTION_CASES, LAYER_CASES
 
 TABLE = table()
+SLOW_TO_EMULATE = ("fcn8s_resnet101", "fcn8s_vgg16_paper")
 
 
 def test_every_primitive_function_and_layer_has_a_case() -> None:
@@ -22,10 +23,10 @@ def test_every_primitive_function_and_layer_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("op", TABLE)
-def test_operation_at_orders_1_and_2(op: str) -> None:
+def test_operation_at_orders_1_and_2(op: str, device: str) -> None:
     for case in TABLE[op]():
         found = set()
-        for check in iter_checks(case.function, case.arrays, [1, 2], directions=2):
+        for check in iter_checks(case.function, case.arrays, [1, 2], directions=2, device=device):
             assert check.verdict in ("ok", "kink"), f"{case.name}: {check.fault}"
             assert check.error < 1e-6
             assert case.at_kink or check.verdict == "ok", f"{case.name}: {check} has a kink"
@@ -39,29 +40,31 @@ def test_operation_at_orders_1_and_2(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", TABLE)
-def test_operation_in_float32(op: str) -> None:
+def test_operation_in_float32(op: str, device: str) -> None:
     for case in TABLE[op]():
-        for check in iter_checks(case.function, case.arrays, [1, 2], dtype=np.float32):
+        for check in iter_checks(case.function, case.arrays, [1, 2], dtype=np.float32, device=device):
             assert check.verdict == "ok" or (case.at_kink and check.verdict == "kink"), f"{case.name}: {check.fault}"
-        ours = case.function(*(Tensor(x.astype(np.float32)) for x in case.arrays))
+        ours = case.function(*(Tensor(x.astype(np.float32)).to(device) for x in case.arrays))
         assert ours.dtype == (np.float64 if op in ("astype", "Tensor.to") else np.float32), case.name
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_whole_network(name: str) -> None:
+def test_whole_network(name: str, device: str, request: pytest.FixtureRequest) -> None:
     """Every parameter tensor of a complete network (fixed ones too), and the Hessian part by part."""
+    if "emulated" in request.node.name and name in SLOW_TO_EMULATE:
+        pytest.skip("an emulated GPU would take minutes; fcn8s_resnet18_aligned and fcn8s_vgg16 have the same layers")
     orders = set()
-    for label, check in check_model(name, order=2):
+    for label, check in check_model(name, order=2, device=device):
         assert check.verdict == "ok", f"{label}: {check.fault}"
         orders.add(check.order)
     assert orders == {1, 2}
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=names(CONV_CASES))
-def test_three_kernels_share_one_trilinear_form(case: ConvCase) -> None:
+def test_three_kernels_share_one_trilinear_form(case: ConvCase, device: str) -> None:
     """B(x, w, y) is the same number through each of its three derivatives."""
     geom = case.geom
-    x, w, y = (Tensor(normal(*shape)) for shape in (geom.x_shape, geom.w_shape, geom.y_shape))
+    x, w, y = (Tensor(normal(*shape)).to(device) for shape in (geom.x_shape, geom.w_shape, geom.y_shape))
     values = [
         (PRIMITIVES["conv2d"](x, w, geom=geom) * y).sum().item(),
         (PRIMITIVES["conv_transpose2d"](y, w, geom=geom) * x).sum().item(),

@@ -18,6 +18,7 @@ from hypothesis import example, given
 
 import minifcn as mf
 import minifcn.functional as F
+from minifcn.array import to_device
 from minifcn.autograd import Tensor
 from minifcn.kernels.registry import REFERENCE
 
@@ -32,12 +33,12 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).standard_normal(shape)
 
 
-def ours(f: Callable[..., Tensor], arrays: Arrays, g_seed: int = 5) -> Arrays:
+def ours(f: Callable[..., Tensor], arrays: Arrays, device: str = "cpu", g_seed: int = 5) -> Arrays:
     """[value, gradient in every argument] for a cotangent that depends on the shape of the value only."""
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    xs = [Tensor(to_device(a, device), requires_grad=True) for a in arrays]
     y = f(*xs)
     g = np.random.default_rng(g_seed).standard_normal(y.shape)
-    return [y.data, *(t.data for t in mf.grad(y, xs, g))]
+    return [y.numpy(), *(t.numpy() for t in mf.grad(y, xs, Tensor(g).to(device)))]
 
 
 def theirs(f: Callable[..., Any], arrays: Arrays, g_seed: int = 5) -> Arrays:
@@ -63,9 +64,11 @@ def refused(op: str, work: Callable[[], object], torch_work: Callable[[], object
     COUNTS[f"{op}: refused"] += 1
 
 
-def compare(op: str, kernels: tuple[str, ...], f: Callable[[Any], Callable[..., Any]], arrays: Arrays) -> Arrays:
-    """f(F) with the fast kernels, with the definitions, and f(torch's functions): one answer."""
-    fast = ours(f(F), arrays)
+def compare(
+    op: str, kernels: tuple[str, ...], f: Callable[[Any], Callable[..., Any]], arrays: Arrays, device: str
+) -> Arrays:
+    """f(F) with the device's kernels, with the definitions, and f(torch's functions): one answer."""
+    fast = ours(f(F), arrays, device)
     with mf.using(**dict.fromkeys(kernels, REFERENCE)):
         equal(fast, ours(f(F), arrays), f"{op} and its definition")
     COUNTS[f"{op}: compared with reference"] += 1
@@ -79,7 +82,7 @@ CONVOLUTIONS = ("conv2d", "conv_transpose2d", "conv2d_weight")
 
 
 @given(convs())
-def test_conv2d(case: Conv) -> None:
+def test_conv2d(device: str, case: Conv) -> None:
     shape = (case.n, case.c * case.groups, *case.hw)
     arrays = [normal(*shape), normal(*case.weight), normal(case.weight[0])]
 
@@ -93,14 +96,14 @@ def test_conv2d(case: Conv) -> None:
             lambda: f(torch.nn.functional)(*(torch.tensor(a) for a in arrays)),
         )
         return
-    y = compare("conv2d", CONVOLUTIONS, f, arrays)[0]
+    y = compare("conv2d", CONVOLUTIONS, f, arrays, device)[0]
     assert y.shape == (case.n, case.weight[0], *case.scores)
 
 
 # found by a run of these tests: a pointwise filter whose output_padding makes more pixels than there are scores
 @example(Conv(1, 1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0), (2, 1), (1, 0)))
 @given(convs(transposed=True))
-def test_conv_transpose2d(case: Conv) -> None:
+def test_conv_transpose2d(device: str, case: Conv) -> None:
     shape = (case.n, case.weight[0], *case.hw)
     arrays = [normal(*shape), normal(*case.weight), normal(case.c * case.groups)]
 
@@ -119,7 +122,7 @@ def test_conv_transpose2d(case: Conv) -> None:
             with pytest.raises(RuntimeError):
                 f(torch.nn.functional)(*(torch.tensor(a) for a in arrays))
         return
-    x = compare("conv_transpose2d", CONVOLUTIONS, f, arrays)[0]
+    x = compare("conv_transpose2d", CONVOLUTIONS, f, arrays, device)[0]
     assert x.shape == (case.n, case.c * case.groups, *case.image)
 
 
@@ -147,7 +150,7 @@ def only_padding(case: Pool) -> bool:
 
 
 @given(pools(dilated=True))
-def test_max_pool2d(case: Pool) -> None:
+def test_max_pool2d(device: str, case: Pool) -> None:
     x = image_of(case)
 
     def f(F: Any) -> Callable[..., Any]:
@@ -158,15 +161,15 @@ def test_max_pool2d(case: Pool) -> None:
         return
     if only_padding(case):
         return
-    compare("max_pool2d", ("max_pool2d", "pool_put", "pool_take"), f, [x])
+    compare("max_pool2d", ("max_pool2d", "pool_put", "pool_take"), f, [x], device)
     parameters = (case.kernel, case.stride, case.padding, case.dilation, case.ceil_mode, True)
     if HAS_TORCH:
-        indices = F.max_pool2d(Tensor(x), *parameters)[1]
-        assert np.array_equal(indices.data, torch.nn.functional.max_pool2d(torch.tensor(x), *parameters)[1].numpy())
+        indices = F.max_pool2d(Tensor(x).to(device), *parameters)[1]
+        assert np.array_equal(indices.numpy(), torch.nn.functional.max_pool2d(torch.tensor(x), *parameters)[1].numpy())
 
 
 @given(pools(dilated=False))
-def test_avg_pool2d(case: Pool) -> None:
+def test_avg_pool2d(device: str, case: Pool) -> None:
     x = image_of(case)
 
     def f(F: Any) -> Callable[..., Any]:
@@ -177,11 +180,11 @@ def test_avg_pool2d(case: Pool) -> None:
     if impossible(case):
         refused("avg_pool2d", lambda: f(F)(Tensor(x)), lambda: f(torch.nn.functional)(torch.tensor(x)))
         return
-    compare("avg_pool2d", ("avg_pool2d", "avg_pool2d_adjoint"), f, [x])
+    compare("avg_pool2d", ("avg_pool2d", "avg_pool2d_adjoint"), f, [x], device)
 
 
 @given(resizes())
-def test_interpolate(case: Resize) -> None:
+def test_interpolate(device: str, case: Resize) -> None:
     x = normal(1, 2, *case.hw)
 
     def f(F: Any) -> Callable[..., Any]:
@@ -190,11 +193,11 @@ def test_interpolate(case: Resize) -> None:
     if case.factors and min(int(h * k) for h, k in zip(case.hw, case.factors, strict=True)) < 1:
         refused("interpolate", lambda: f(F)(Tensor(x)), lambda: f(torch.nn.functional)(torch.tensor(x)))
         return
-    compare("interpolate", ("interpolate", "interpolate_adjoint"), f, [x])
+    compare("interpolate", ("interpolate", "interpolate_adjoint"), f, [x], device)
 
 
 @given(convs())
-def test_unfold(case: Conv) -> None:
+def test_unfold(device: str, case: Conv) -> None:
     x = normal(case.n, case.c, *case.hw)
 
     def f(F: Any) -> Callable[..., Any]:
@@ -203,4 +206,4 @@ def test_unfold(case: Conv) -> None:
     if min(case.scores) < 1:
         refused("unfold", lambda: f(F)(Tensor(x)), lambda: f(torch.nn.functional)(torch.tensor(x)))
         return
-    compare("unfold", ("unfold", "fold"), f, [x])
+    compare("unfold", ("unfold", "fold"), f, [x], device)

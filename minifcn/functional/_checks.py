@@ -85,7 +85,9 @@ def raw(value: Tensor | Array) -> Array:
 
 def is_int(value: object) -> bool:
     """Whether it is an integer, of Python or NumPy; True, False and arrays are none."""
-    return hasattr(value, "__index__") and not isinstance(value, bool | np.bool_ | Tensor | np.ndarray)
+    return hasattr(value, "__index__") and not (
+        isinstance(value, bool | np.bool_ | Tensor | np.ndarray) or hasattr(value, "__cuda_array_interface__")
+    )
 
 
 def integer(op: str, name: str, value: Any, minimum: int | None = None) -> int:

@@ -40,7 +40,9 @@ def _sigmoid(x: Array) -> Array:
 
 def _log_softmax(x: Array, axis: int) -> Array:
     xp = module_of(x)
-    shifted = x - x.max(axis=axis, keepdims=True, initial=-xp.inf)  # of nothing, nothing
+    if x.shape[axis] == 0:
+        return x.copy()  # of nothing, nothing
+    shifted = x - x.max(axis=axis, keepdims=True)
     y: Array = shifted - xp.log(add_up(xp.exp(shifted), (axis,), keepdims=True))
     return y
 

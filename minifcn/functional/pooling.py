@@ -204,14 +204,22 @@ def max_unpool2d(
         )
     n, c = y.shape[:2]
     at = at.reshape(n, c, y.shape[2] * y.shape[3]).copy()  # the gradient will need them as they are now
-    xp = module_of(at)
-    order = xp.broadcast_to(xp.arange(at.shape[2]), at.shape)
-    last = xp.zeros((n, c, height * width), np.int64)
-    xp.put_along_axis(last, at, order, 2)  # of equal indices the last one is written last
-    stays = xp.take_along_axis(last, at, 2) == order
-    values = where(stays, reshape(y, at.shape), 0.0)
+    values = where(_last_of_equals(at), reshape(y, at.shape), 0.0)
     image = scatter_p(values, at=at, dim=2, shape_in=(n, c, height * width))
     return unbatched(reshape(image, n, c, height, width), single)
+
+
+def _last_of_equals(at: Array) -> Array:
+    """Whether each index (N, C, M) is the last of its value in its row. By sorting: writing to equal places would on a
+    GPU leave any of them."""
+    xp = module_of(at)
+    order = xp.argsort(at, axis=2, kind="stable")  # equal ones stay in order
+    ordered = xp.take_along_axis(at, order, 2)
+    last = xp.ones(at.shape, bool)
+    last[:, :, :-1] = ordered[:, :, 1:] != ordered[:, :, :-1]
+    stays = xp.zeros(at.shape, bool)
+    xp.put_along_axis(stays, order, last, 2)
+    return stays  # type: ignore[no-any-return]
 
 
 def _unpooled_size(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import kernels
 from minifcn.array import Array, backend_of, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import choice, integer, is_int, list_of, number, real, sizes_of, tensor
@@ -47,12 +48,23 @@ pad_p.defvjp(lambda gy, at, shape: index_p(gy, at=at, shape_in=shape))
 
 
 def _put(y: Array, at: Any, shape: tuple[int, ...]) -> Array:
-    x: Array = module_of(y).zeros(shape, y.dtype)
     if _has_arrays(at):
-        np.add.at(x, at, y)  # an element may have been taken more than once
-    else:
-        x[at] = y
+        return _added(y, _places(y, shape)[at], shape)
+    x: Array = module_of(y).zeros(shape, y.dtype)
+    x[at] = y
     return x
+
+
+def _places(like: Array, shape: tuple[int, ...]) -> Array:
+    """The number of each element of an array of that shape: reading it by an index tells where the index reads."""
+    places: Array = module_of(like).arange(math.prod(shape)).reshape(shape)
+    return places
+
+
+def _added(y: Array, places: Array, shape: tuple[int, ...]) -> Array:
+    """An array of that shape with y added at the places: an element may have been read more than once."""
+    x: Array = kernels.run("add_at", y.reshape(-1), at=places.reshape(-1), size=math.prod(shape))
+    return x.reshape(shape)
 
 
 def _has_arrays(at: Any) -> bool:
@@ -61,11 +73,7 @@ def _has_arrays(at: Any) -> bool:
 
 
 def _scatter(y: Array, at: Array, dim: int, shape: tuple[int, ...]) -> Array:
-    x: Array = module_of(y).zeros(shape, y.dtype)
-    places = list(np.ix_(*(range(n) for n in at.shape)))
-    places[dim] = at
-    np.add.at(x, tuple(places), y)
-    return x
+    return _added(y, module_of(y).take_along_axis(_places(y, shape), at, dim), shape)
 
 
 def _pad(x: Array, at: tuple[slice, ...], shape: tuple[int, ...], value: float) -> Array:

@@ -54,12 +54,12 @@ def check_adjoint(
     for name, result in zip(("forward", "adjoint"), results, strict=True):
         if not isinstance(result, Tensor):
             raise TypeError(f"check_adjoint: {name} returns a {type(result).__name__}; a Tensor is needed")
-    ax, by, x, y = (t.numpy() for t in (*results, x, y))
+    ax, by, at_x, at_y = (t.numpy() for t in (*results, x, y))
     for name, found, wanted in (("forward", ax.shape, y_shape), ("adjoint", by.shape, x_shape)):
         if found != tuple(wanted):
             raise ValueError(f"check_adjoint: {name} returns shape {found}; {tuple(wanted)} was stated")
-    left, right = float(np.vdot(ax, y)), float(np.vdot(x, by))
-    size = max(float(np.linalg.norm(ax) * np.linalg.norm(y)), float(np.linalg.norm(by) * np.linalg.norm(x)))
+    left, right = float(np.vdot(ax, at_y)), float(np.vdot(at_x, by))
+    size = max(float(np.linalg.norm(ax) * np.linalg.norm(at_y)), float(np.linalg.norm(by) * np.linalg.norm(at_x)))
     error = abs(left - right) / size if size else abs(left - right)
     if not error <= tolerance:
         raise GradientError(

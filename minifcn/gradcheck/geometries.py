@@ -48,6 +48,8 @@ CONV_CASES = [
     ConvCase("dilated and strided", (2, 1, 10, 9), (2, 1, 3, 2), stride=(2, 3), dilation=(2, 2), padding=(1, 0)),
     ConvCase("groups", (2, 4, 5, 5), (6, 2, 3, 3), padding=(1, 1), groups=2),
     ConvCase("depthwise strided", (1, 3, 7, 6), (6, 1, 3, 3), stride=(2, 1), padding=(1, 2), groups=3),
+    ConvCase("one filter per channel", (2, 3, 9, 8), (3, 1, 4, 3), stride=(2, 3), padding=(1, 2), groups=3),
+    ConvCase("one dilated filter per channel", (1, 2, 7, 8), (2, 1, 2, 3), dilation=(3, 2), padding=(2, 1), groups=2),
     ConvCase("padding beyond the kernel", (1, 2, 3, 4), (2, 2, 2, 2), padding=(4, 3)),
     ConvCase("stem 7x7", (1, 3, 11, 12), (4, 3, 7, 7), stride=(2, 2), padding=(3, 3)),
     ConvCase("upsampler 4x4 stride 2", (1, 2, 8, 6), (3, 2, 4, 4), stride=(2, 2), padding=(1, 1)),

@@ -11,6 +11,7 @@ from minifcn.kernels import (
     pointwise,
     pool,
     reference,
+    scatter,
     unfold,
     update,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "pool",
     "reference",
     "run",
+    "scatter",
     "unfold",
     "update",
     "using",

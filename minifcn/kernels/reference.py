@@ -381,3 +381,12 @@ def adam_step_reference(
         unbiased = m[at] / (1 - betas[0] ** step), v[at] / (1 - betas[1] ** step)
         p[at] -= lr * unbiased[0] / (math.sqrt(unbiased[1]) + eps)
     return p, m, v
+
+
+@kernel("add_at", backend="numpy", algorithm=REFERENCE)
+def add_at_reference(y: Array, *, at: Array, size: int) -> Array:
+    """x[k] = Σ y[e] over all e with at[e] = k; x (size,), y and at (M,)."""
+    x = np.zeros(size, y.dtype)
+    for e, k in enumerate(at):
+        x[k] += y[e]
+    return x

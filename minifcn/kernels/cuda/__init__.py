@@ -11,6 +11,7 @@ from minifcn.kernels.cuda import (
     norm,
     pointwise,
     pool,
+    scatter,
     update,
     windows,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "norm",
     "pointwise",
     "pool",
+    "scatter",
     "update",
     "windows",
 ]

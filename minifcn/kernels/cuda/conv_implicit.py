@@ -19,6 +19,7 @@ import numpy as np
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.cuda.launch import LARGEST_PLANE, MOST_ROWS, contiguous, launch, new, over, size, windows
+from minifcn.kernels.cuda.load import SINGLE, SINGLE_ONLY
 from minifcn.kernels.precision import tensor_cores
 from minifcn.kernels.registry import kernel
 
@@ -220,6 +221,11 @@ def _conv_transpose2d(
     return x
 
 
+def _check_dtype(family: str, array: Array) -> None:
+    if family in SINGLE_ONLY and array.dtype != SINGLE:
+        raise TypeError(f"algorithm 'tensor_cores' multiplies float32 in TF32, and this is {array.dtype}")
+
+
 def _register(
     algorithm: str, family: str, options: tuple[Blocks, ...], auto: dict[str, Callable[..., bool]], best: str
 ) -> None:
@@ -235,12 +241,15 @@ def _register(
         geom: ConvGeometry,
         relu: bool = False,
     ) -> Array:
+        _check_dtype(family, x)
         return _conv2d(family, options, x, w, b, scale, add, geom, relu)
 
     def conv2d_weight(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
+        _check_dtype(family, x)
         return _conv2d_weight(family, options, x, y, geom)
 
     def conv_transpose2d(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
+        _check_dtype(family, y)
         return _conv_transpose2d(family, options, y, w, b, geom)
 
     limits: dict[str, tuple[Callable[..., bool], str]] = {

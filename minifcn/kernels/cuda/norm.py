@@ -94,7 +94,7 @@ def batch_norm_inference_cuda(x: Array, gamma: Array, beta: Array, *, mean: Arra
     x, gamma, beta, mean, var = (contiguous(a, x.dtype) for a in (x, gamma, beta, mean, var))
     y = new(x, x.shape)
     if x.size:
-        n, c, m = _sizes(x)
+        _, c, m = _sizes(x)
         given = (x, y, gamma, beta, mean, var, size(*x.shape[:2]), c, m, np.float64(eps))
         launch("norm", "batch_norm_inference", x, _planes(x), given)
     return y

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minifcn.array import Array
 from minifcn.kernels.cuda.launch import contiguous, launch, over_packs, size
 from minifcn.kernels.registry import kernel

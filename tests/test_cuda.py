@@ -1,0 +1,300 @@
+"""The GPU backend beyond what its kernels compute: which is taken, how work is cut, errors, memory, determinism."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cases import CONV_CASES
+from test_kernels import EXAMPLES, IN_PLACE, normal
+
+import minifcn as mf
+import minifcn.functional as F
+from minifcn import kernels, nn
+from minifcn.array import backend_of, is_array, to_device
+from minifcn.geometry import ConvGeometry
+from minifcn.kernels.conv_winograd import cook_toom
+from minifcn.kernels.cuda import conv_gemm, conv_implicit, conv_winograd, load
+from minifcn.kernels.registry import REFERENCE
+
+
+@pytest.fixture
+def high() -> Iterator[None]:
+    mf.set_float32_matmul_precision("high")
+    yield
+    mf.set_float32_matmul_precision("highest")
+
+
+def conv(x: tuple[int, ...], w: tuple[int, ...], stride: int = 1, padding: int = 0, groups: int = 1) -> ConvGeometry:
+    return ConvGeometry.of_conv(x, w, (stride, stride), (padding, padding), (1, 1), groups, "test")
+
+
+def reference(op: str, *arrays: np.ndarray, geom: ConvGeometry) -> np.ndarray:
+    with mf.using(**{op: REFERENCE}):
+        return kernels.run(op, *arrays, geom=geom)
+
+
+# -- sources
+
+
+def test_every_line_of_a_unit_says_where_it_is_from() -> None:
+    """What a compiler complains about is found in the file that was written."""
+    for unit in load.units():
+        name, number = "", 0
+        for line in unit.code.splitlines():
+            mark = re.fullmatch(r'#line (\d+) "(.*)"', line)
+            if mark:
+                number, name = int(mark[1]), mark[2]
+                continue
+            written = (load.HERE / name).read_text().splitlines()[number - 1]
+            assert line == ("" if written == "#pragma once" else written)
+            number += 1
+
+
+def test_pasted_sources_are_whole() -> None:
+    assert {unit.family for unit in load.units()} == {path.stem for path in load.HERE.glob("*.cu")}
+    for unit in load.units():
+        assert '#include "' not in unit.code
+        assert unit.code.count("typedef REAL real;") == 1
+
+
+# -- what auto takes
+
+
+def chosen(op: str, geom: ConvGeometry, device: str, dtype: type = np.float32) -> str:
+    shapes = {"x": geom.x_shape, "w": geom.w_shape, "y": geom.y_shape}
+    operands = {"conv2d": "xw", "conv_transpose2d": "yw", "conv2d_weight": "xy"}[op]
+    arrays = [to_device(np.zeros(shapes[name], dtype), device) for name in operands]
+    return kernels.chosen(op, *arrays, geom=geom).algorithm
+
+
+def test_what_auto_takes(gpu: str) -> None:
+    wide, narrow = conv((1, 32, 8, 8), (32, 32, 3, 3), padding=1), conv((1, 3, 8, 8), (32, 3, 3, 3), padding=1)
+    one, depthwise = conv((1, 32, 8, 8), (32, 32, 1, 1)), conv((1, 8, 8, 8), (8, 1, 4, 4), 2, 1, groups=8)
+    up = conv((1, 4, 16, 16), (4, 4, 4, 4), 2, 1)
+    assert chosen("conv2d", wide, gpu) == chosen("conv2d_weight", wide, gpu) == "winograd_f4"
+    assert chosen("conv_transpose2d", wide, gpu) == "winograd_f4"
+    assert (
+        chosen("conv2d", wide, gpu, np.float64) == chosen("conv2d", narrow, gpu) == chosen("conv2d", one, gpu) == "gemm"
+    )
+    assert chosen("conv_transpose2d", up, gpu) == chosen("conv_transpose2d", up, gpu, np.float64) == "implicit"
+    assert chosen("conv2d", depthwise, gpu) == chosen("conv_transpose2d", depthwise, gpu) == "depthwise"
+
+
+def test_what_auto_takes_in_tf32(gpu: str, high: None) -> None:
+    wide, one = conv((1, 32, 8, 8), (32, 32, 3, 3), padding=1), conv((1, 32, 8, 8), (32, 32, 1, 1))
+    up = conv((1, 4, 16, 16), (4, 4, 4, 4), 2, 1)
+    for op in ("conv2d", "conv_transpose2d", "conv2d_weight"):
+        assert chosen(op, wide, gpu) == "tensor_cores"
+        assert chosen(op, wide, gpu, np.float64) == "gemm"
+        assert chosen(op, one, gpu) == "gemm"
+    assert chosen("conv_transpose2d", up, gpu) == "tensor_cores"
+
+
+def test_precision_is_a_name() -> None:
+    with pytest.raises(ValueError, match="set_float32_matmul_precision: 'medium'; one of highest, high is needed"):
+        mf.set_float32_matmul_precision("medium")
+
+
+def test_tf32_rounds_and_highest_does_not(gpu: str, high: None) -> None:
+    """1 + 2⁻¹² is 1 in TF32."""
+    x, w = (np.full(shape, 1 + 2.0**-12, np.float32) for shape in ((1, 8, 8, 8), (8, 8, 3, 3)))
+    on_gpu = [mf.Tensor(a).to(gpu) for a in (x, w)]
+    assert F.conv2d(*on_gpu).numpy().max() == 72.0
+    mf.set_float32_matmul_precision("highest")
+    np.testing.assert_allclose(F.conv2d(*on_gpu).numpy(), 72 * (1 + 2.0**-12) ** 2, rtol=2e-6)
+
+
+# -- how work is cut
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_columns_a_few_rows_at_a_time(gpu: str, monkeypatch: pytest.MonkeyPatch, rows: int, groups: int) -> None:
+    geom = ConvGeometry.of_conv((3, 4, 9, 7), (6, 4 // groups, 3, 2), (2, 1), (1, 1), (1, 2), groups, "test")
+    x, w, y = normal(*geom.x_shape), normal(*geom.w_shape), normal(*geom.y_shape)
+    monkeypatch.setattr(conv_gemm, "WORKSPACE", rows * 8 * 4 * 3 * 2 * geom.y_hw[1])
+    cuts = list(conv_gemm._cuts(geom, 8))
+    assert {cut.rows for cut in cuts} <= set(range(1, rows + 1))
+    assert sum(cut.images * cut.rows for cut in cuts) == geom.n * geom.y_hw[0]
+    for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y)), ("conv_transpose2d", (y, w))]:
+        with mf.using(**{op: "gemm"}):
+            found = kernels.run(op, *(to_device(a, gpu) for a in arrays), geom=geom)
+        np.testing.assert_allclose(to_device(found, "cpu"), reference(op, *arrays, geom=geom), atol=1e-12)
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_winograd_a_few_tiles_at_a_time(gpu: str, monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    geom = conv((images, 3, 10, 13), (2, 3, 3, 3), padding=2)
+    x, w, y = normal(*geom.x_shape), normal(*geom.w_shape), normal(*geom.y_shape)
+    for budget in (1, 36 * 5 * 4 * 8 * 3, 36 * 5 * 4 * 8 * 3 * 2):
+        monkeypatch.setattr(conv_gemm, "WORKSPACE", budget)
+        for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y)), ("conv_transpose2d", (y, w))]:
+            with mf.using(**{op: "winograd_f4"}):
+                found = kernels.run(op, *(to_device(a, gpu) for a in arrays), geom=geom)
+            np.testing.assert_allclose(to_device(found, "cpu"), reference(op, *arrays, geom=geom), atol=1e-11)
+
+
+def test_winograds_matrices_are_those_that_are_derived(gpu: str) -> None:
+    """On unit filters: G g Gᵀ is a product of two columns of G, and of the transposed filter's the turned ones."""
+    _, g, _ = cook_toom(4, 3)
+    matrix = np.array([[float(v) for v in row] for row in g])
+    geom = conv((1, 9, 3, 3), (1, 9, 3, 3))
+    w = np.eye(9).reshape(1, 9, 3, 3)
+    u = to_device(conv_winograd._filters(to_device(w, gpu), geom, turned=False), "cpu").reshape(6, 6, 9)
+    turned = to_device(conv_winograd._filters(to_device(w, gpu), geom, turned=True), "cpu").reshape(6, 6, 9)
+    for tap in range(9):
+        np.testing.assert_allclose(u[..., tap], np.outer(matrix[:, tap // 3], matrix[:, tap % 3]), atol=1e-15)
+        np.testing.assert_array_equal(turned[..., tap], u[..., 8 - tap])
+
+
+@pytest.mark.parametrize("algorithm", ["implicit", "tensor_cores"])
+def test_sums_in_shares(gpu: str, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+    """Blocks in all three axes of the grid, sums cut into shares, and an epilogue after them."""
+    geom = conv((2, 7, 9, 10), (70, 7, 3, 3), padding=1)
+    x, w, y = (normal(*s).astype(np.float32) for s in (geom.x_shape, geom.w_shape, geom.y_shape))
+    after = [normal(70).astype(np.float32), normal(70).astype(np.float32) + 2, y[::-1].copy()]
+    monkeypatch.setattr(conv_implicit, "LEAST_SHARE", 16)
+    tolerance = 3e-6 if algorithm == "implicit" else 2e-3
+    with mf.using(conv2d=REFERENCE):
+        expected = kernels.run("conv2d", x, w, *after, geom=geom, relu=True)
+    with mf.using(conv2d=algorithm, conv2d_weight=algorithm):
+        found = kernels.run("conv2d", *(to_device(a, gpu) for a in (x, w, *after)), geom=geom, relu=True)
+        gw = kernels.run("conv2d_weight", to_device(x, gpu), to_device(y, gpu), geom=geom)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(to_device(found, "cpu") / scale, expected / scale, atol=tolerance)
+    expected = reference("conv2d_weight", x, y, geom=geom)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(to_device(gw, "cpu") / scale, expected / scale, atol=tolerance)
+
+
+def test_large_blocks_of_tensor_cores(gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 128 × 128, which small results do not get by themselves."""
+    monkeypatch.setattr(conv_implicit, "ENOUGH_BLOCKS", 1)
+    geom = conv((2, 5, 9, 10), (130, 5, 3, 3), padding=1)
+    x, w, y = (normal(*s).astype(np.float32) for s in (geom.x_shape, geom.w_shape, geom.y_shape))
+    for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y))]:
+        with mf.using(**{op: "tensor_cores"}):
+            found = to_device(kernels.run(op, *(to_device(a, gpu) for a in arrays), geom=geom), "cpu")
+        expected = reference(op, *arrays, geom=geom)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found / scale, expected / scale, atol=2e-3)
+
+
+# -- the same bits every time
+
+
+def test_the_order_of_threads_and_blocks_changes_no_bit(gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a real GPU: three runs, which it orders as it likes. Emulated: forwards, backwards and shuffled."""
+    for kernel in mf.algorithms(backend="cupy"):
+        examples = [e for e in EXAMPLES[kernel.op]() if not kernel.refuses(e[1])][:3]
+        results = []
+        for order in ("forward", "reversed", "shuffled"):
+            monkeypatch.setenv("CUDA_ON_CPU_ORDER", order)
+            for arrays, params in examples:
+                there = {
+                    k: to_device(v.astype(np.float32) if v.dtype.kind == "f" else v, gpu)
+                    if isinstance(v, np.ndarray)
+                    else v
+                    for k, v in params.items()
+                }
+                found = kernel.function(*(to_device(a.astype(np.float32), gpu) for a in arrays), **there)
+                results.append([to_device(r, "cpu") for r in (found if isinstance(found, tuple) else [found])])
+        for k, first in enumerate(results[: len(examples)]):
+            for other in results[k :: len(examples)]:
+                for a, b in zip(first, other, strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=f"{kernel.op} {kernel.algorithm}")
+
+
+def test_dropout_draws_the_cpus_mask(gpu: str) -> None:
+    x = np.ones((3, 4, 50), np.float32)
+    for period in (1, 50):
+        on_cpu, on_gpu = (
+            kernels.run("dropout", to_device(x, device), p=0.4, seed=-5, offset=7, period=period)
+            for device in ("cpu", gpu)
+        )
+        np.testing.assert_array_equal(to_device(on_gpu, "cpu"), on_cpu)
+
+
+# -- devices and memory
+
+
+def test_a_model_there_and_back(gpu: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    x = mf.Tensor(normal(2, 3, 6, 5).astype(np.float32))
+    on_cpu = model(x).numpy()
+    before = {k: t.numpy().copy() for k, t in model.state_dict().items()}
+    model.to(gpu)
+    assert {t.device for t in (*model.parameters(), *model.buffers())} == {"cuda:0"}
+    y = model(x.to(gpu))
+    assert y.device == "cuda:0"
+    np.testing.assert_allclose(y.numpy(), on_cpu, atol=1e-5)
+    model.cpu()
+    assert {t.device for t in model.parameters()} == {"cpu"}
+    for name in ("0.weight", "0.bias"):
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), before[name])
+
+
+def test_gradients_return_to_where_the_tensor_was(gpu: str) -> None:
+    x = mf.Tensor([1.0, -2.0], requires_grad=True)
+    (x.to(gpu) * 3).relu().sum().backward()
+    assert x.grad is not None
+    assert x.grad.device == "cpu"
+    assert x.grad.numpy().tolist() == [3.0, 0.0]
+
+
+def test_mixed_devices_say_the_way_out(gpu: str) -> None:
+    a, b = mf.Tensor([1.0]), mf.Tensor([1.0]).to(gpu)
+    for mixed in (lambda: a + b, lambda: F.linear(b[None], a[None]), lambda: mf.cat([a, b])):
+        with pytest.raises(TypeError, match=r'NumPy and CuPy arrays in one call; move all .* \.to\("cpu"\) or'):
+            mixed()
+
+
+def test_no_memory_left(gpu: str) -> None:
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    x = mf.Tensor(np.ones((1, 1, 100, 100), np.float32)).to(gpu)
+    pool.free_all_blocks()
+    pool.set_limit(pool.used_bytes() + 1024)
+    try:
+        with pytest.raises(MemoryError, match=r"relu: the GPU has no memory left \(.*\d.*of its .* MiB are in use"):
+            F.relu(x)
+    finally:
+        pool.set_limit(0)
+    assert F.relu(x).sum().item() == 10_000
+
+
+@pytest.mark.parametrize("rule", [mf.optim.SGD, mf.optim.Adam], ids=["SGD", "Adam"])
+def test_an_optimizer_goes_on_where_its_parameters_are(gpu: str, rule: type) -> None:
+    """Three steps on the CPU, against one there and, with its state, two on the GPU."""
+    options = {"momentum": 0.9, "weight_decay": 0.01} if rule is mf.optim.SGD else {}
+
+    def steps(start: np.ndarray, device: str, count: int, state: dict | None = None) -> tuple[np.ndarray, dict]:
+        p = mf.Tensor(to_device(start, device), requires_grad=True)
+        optimizer = rule([p], lr=0.1, **options)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(count):
+            optimizer.zero_grad()
+            (p * p * p).sum().backward()
+            optimizer.step()
+        assert {backend_of(v) for v in optimizer.state[0].values() if is_array(v)} == {backend_of(p.data)}
+        return p.numpy().copy(), optimizer.state_dict()
+
+    start = normal(5, 3).astype(np.float32)
+    expected, _ = steps(start.copy(), "cpu", 3)
+    first, state = steps(start.copy(), "cpu", 1)
+    found, _ = steps(first, gpu, 2, state)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_case_is_taken_by_some_algorithm(gpu: str) -> None:
+    for case in CONV_CASES:
+        for op in ("conv2d", "conv_transpose2d", "conv2d_weight"):
+            assert chosen(op, case.geom, gpu) in {k.algorithm for k in mf.algorithms(op, "cupy")}
+
+
+def test_backends_have_the_same_operations() -> None:
+    assert {k.op for k in mf.algorithms(backend="cupy")} == {k.op for k in mf.algorithms()}
+    assert {k.op for k in mf.algorithms(backend="cupy")} >= IN_PLACE
