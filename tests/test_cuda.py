@@ -1,20 +1,24 @@
 """The GPU backend beyond what its kernels compute: which is taken, how work is cut, errors, memory, determinism."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import CONV_CASES
+from PIL import Image
 from test_kernels import EXAMPLES, IN_PLACE, normal
 
 import minifcn as mf
 import minifcn.functional as F
 from minifcn import kernels, nn
 from minifcn.array import backend_of, is_array, to_device
+from minifcn.cli import main
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.conv_winograd import cook_toom
-from minifcn.kernels.cuda import conv_gemm, conv_implicit, conv_winograd, load
+from minifcn.kernels.cuda import conv_gemm, conv_implicit, conv_winograd, load, norm
 from minifcn.kernels.registry import REFERENCE
 
 
@@ -181,6 +185,27 @@ def test_large_blocks_of_tensor_cores(gpu: str, monkeypatch: pytest.MonkeyPatch)
         np.testing.assert_allclose(found / scale, expected / scale, atol=2e-3)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 40, 17), (5, 1, 1, 1), (700, 2, 3, 1), (1, 3, 1, 900)], ids=str)
+def test_sums_over_channels_in_slices(gpu: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    """Slices that end within a plane, and steps that skip planes."""
+    x, gy, gamma, beta = normal(*shape) + 5, normal(*shape), normal(shape[1]), normal(shape[1])
+    on_gpu = [to_device(a, gpu) for a in (x, gy, gamma, beta)]
+    axes = (0, 2, 3)
+    mean, var = x.mean(axes), x.var(axes)
+    for slice_length in (norm.SLICE, 100, 7):
+        monkeypatch.setattr(norm, "SLICE", slice_length)
+        np.testing.assert_allclose(to_device(kernels.run("channel_sum", on_gpu[0]), "cpu"), x.sum(axes), rtol=1e-12)
+        found = kernels.run("batch_norm", on_gpu[0], *on_gpu[2:], eps=1e-3)
+        np.testing.assert_allclose(to_device(found[1], "cpu"), mean, rtol=1e-12)
+        np.testing.assert_allclose(to_device(found[2], "cpu"), var, rtol=1e-12, atol=1e-12)
+        normal_x = (x - mean[:, None, None]) / np.sqrt(var + 1e-3)[:, None, None]
+        _, ggamma, gbeta = kernels.run(
+            "batch_norm_grad", on_gpu[1], on_gpu[0], on_gpu[2], mean=found[1], var=found[2], eps=1e-3
+        )
+        np.testing.assert_allclose(to_device(ggamma, "cpu"), (gy * normal_x).sum(axes), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(to_device(gbeta, "cpu"), gy.sum(axes), rtol=1e-11, atol=1e-12)
+
+
 # -- the same bits every time
 
 
@@ -298,3 +323,51 @@ def test_every_case_is_taken_by_some_algorithm(gpu: str) -> None:
 def test_backends_have_the_same_operations() -> None:
     assert {k.op for k in mf.algorithms(backend="cupy")} == {k.op for k in mf.algorithms()}
     assert {k.op for k in mf.algorithms(backend="cupy")} >= IN_PLACE
+
+
+# -- whole programs
+
+TINY = ["--width", "0.0625", "--size", "32x32", "--scenes", "4", "--val-scenes", "2", "--batch-size", "2"]
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_goes_the_same_way(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`train`, `eval`, `predict` and --resume with --device cuda, against the CPU; a run begun there ends here."""
+    on_cpu, on_gpu, moved = (tmp_path / name for name in ("cpu", "gpu", "moved"))
+    assert main(["train", *TINY, "--epochs", "2", "--out", str(on_cpu)]) == 0
+    assert main(["train", *TINY, "--epochs", "2", "--out", str(on_gpu), "--device", gpu]) == 0
+    assert main(["train", *TINY, "--epochs", "1", "--out", str(moved)]) == 0
+    assert main(["train", "--resume", str(moved), "--epochs", "2", "--device", gpu]) == 0
+    expected = records(on_cpu)
+    for folder in (on_gpu, moved):
+        found = records(folder)
+        assert len(found) == 2
+        assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-4)
+        # steps of Adam follow a gradient's sign, so that rounding grows
+        assert found[1]["train_loss"] == pytest.approx(expected[1]["train_loss"], rel=0.05)
+    assert main(["eval", str(on_gpu), "--device", gpu]) == 0
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)).save(image)
+    assert main(["predict", str(on_gpu), str(image), "--out", str(tmp_path / "predicted"), "--device", gpu]) == 0
+    assert main(["gradcheck", "relu", "--device", gpu]) == 0
+    assert "checks of" in capsys.readouterr().out
+
+
+def test_a_network_without_recording(gpu: str) -> None:
+    """Conv, batch norm, shortcut and ReLU in one kernel, as on the CPU."""
+    model = mf.models.create("fcn8s_resnet18", num_classes=3, width=1 / 16, seed=0)
+    rng = np.random.default_rng(0)
+    for p in model.parameters():
+        p.data = (p.data + rng.standard_normal(p.shape) * 0.05).astype(np.float32)
+    for name, t in model.named_buffers():
+        if name.endswith(("mean", "var")):
+            t.data[...] = rng.uniform(0.1, 1, t.shape)
+    model.eval()
+    x = mf.Tensor(normal(2, 3, 45, 38).astype(np.float32))
+    with mf.no_grad():
+        expected = model(x).numpy()
+        found = model.to(gpu)(x.to(gpu)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

@@ -88,6 +88,7 @@ def resize_examples(side: str) -> Iterator[Example]:
 def batch_norm_examples() -> Iterator[Example]:
     yield [normal(2, 3, 4, 5), normal(3), normal(3) + 1], {"eps": 1e-5}
     yield [normal(3, 2, 1, 1) * 100 + 7, normal(2), normal(2)], {"eps": 1e-3}
+    yield [normal(4, 2, 11, 14) * 3 - 1, normal(2), normal(2)], {"eps": 1e-3}  # several steps of a GPU's block
 
 
 def batch_norm_given_examples(count: int) -> Iterator[Example]:
