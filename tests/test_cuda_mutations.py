@@ -72,7 +72,7 @@ MISTAKES = {
     ),
     "rows for columns": (
         "pool.cu",
-        "real value = image[h * w.W + v];",
+        "real value = row[v];",
         "real value = image[v * w.W + h];",
         "max_pool2d",
         "cuda",

@@ -19,9 +19,15 @@ from emulation.cupy_standin import REAL, standing_in
 
 import minifcn as mf
 
-pytestmark = pytest.mark.skipif(
-    cupy_standin.reason_unavailable() is not None, reason=str(cupy_standin.reason_unavailable())
-)
+pytestmark = [
+    pytest.mark.skipif(
+        cupy_standin.reason_unavailable() is not None and os.environ.get("MINIFCN_REQUIRE_EMULATION") != "1",
+        reason=str(cupy_standin.reason_unavailable()),
+    ),
+    pytest.mark.skipif(
+        "CUDA_ON_CPU_SANITIZE" in os.environ, reason="a sanitizer would end the process at what is wrong"
+    ),
+]
 HERE = Path(__file__).parent
 f32, i32 = np.float32, np.int32
 

@@ -279,6 +279,7 @@ class _Launch(ctypes.Structure):
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared_bytes", ctypes.c_ulonglong),
+        ("sanitizer_threads", ctypes.c_void_p),
         ("fault", ctypes.c_ulonglong),
         ("refused", ctypes.c_int),
         ("message", ctypes.c_char * MESSAGE),
@@ -286,6 +287,7 @@ class _Launch(ctypes.Structure):
 
 
 _GIVEN = struct.Struct("iicch")  # cuda_on_cpu.h's Given
+_SANITIZER_THREADS = (ctypes.c_void_p * 2048)()  # two sets of a block's threads, which all modules use
 _ALIGNMENT = 16  # bytes: what any argument may need
 
 # Numbers of Python become what CuPy makes of them, which is hardly ever what a kernel takes.
@@ -307,7 +309,8 @@ class Kernel:
         Raises LaunchError, naming the kernel and, where it ran, block, thread and line.
         """
         values, given = _packed(self.name, args)
-        launch = _Launch(values, given, len(args), *_order(), _eager(), _sizes(grid), _sizes(block), shared_mem)
+        how = (*_order(), _eager(), _sizes(grid), _sizes(block), shared_mem, ctypes.addressof(_SANITIZER_THREADS))
+        launch = _Launch(values, given, len(args), *how)
         with self._lock:  # the module has one stage on which kernels play
             outcome = self._launch(ctypes.byref(launch))
         if outcome:

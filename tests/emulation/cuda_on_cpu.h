@@ -1,7 +1,7 @@
-// CUDA C++ kernels on the CPU, for tests: the same source that NVRTC compiles, compiled by g++ with this file before it.
+// CUDA C++ kernels on the CPU, for tests: the same source that NVRTC compiles, compiled by g++ with this file before.
 //
-// compiler.py does that. It also rewrites what no macro can (`__shared__` declarations), appends one launcher per kernel
-// and calls it through ctypes. What is here:
+// compiler.py does that. It also rewrites what no macro can (`__shared__` declarations), appends a launcher for each
+// kernel and calls it through ctypes. What is here:
 //
 //   1 spelling      the keywords, built-in types and index variables of CUDA
 //   2 sanitizers    the same calls with and without AddressSanitizer and ThreadSanitizer
@@ -13,10 +13,10 @@
 //   8 arithmetic    atomics and the mathematical functions that C++ does not have
 //   9 launching     arguments checked, blocks one after another
 //
-// How it works. Blocks run one after another; the threads of a block are fibers on one operating-system thread, so a run
-// is deterministic, and a thread runs until it waits. A thread that never waits needs no fiber of its own: one fiber runs
-// thread after thread, and a new one is taken only when a thread waits inside it. A kernel without barriers therefore
-// costs little more than a loop.
+// How it works. Blocks run one after another; the threads of a block are fibers on one operating-system thread, so a
+// run is deterministic, and a thread runs until it waits. A thread that never waits needs no fiber of its own: one fiber
+// runs thread after thread, and a new one is taken only when a thread waits inside it. A kernel without barriers
+// therefore costs little more than a loop.
 //
 // What it finds. Barriers that some threads never reach, or reach at different lines; warp operations whose mask names
 // lanes that do not come; shared memory read before it is written (NaN), and asynchronous copies that nobody waited for
@@ -143,17 +143,22 @@ constexpr bool OWN_MEMORY = true;
 // what thread 5 of two blocks does to the same address would never look like a race.
 constexpr int SETS = 2;
 static int current_set;
-static void* sanitizer_threads[SETS][MOST_THREADS];
+static void** sanitizer_threads;  // of all modules: ThreadSanitizer takes a megabyte for each
 static void* sanitizer_scheduler;
 
-QUIET static void prepare_sanitizer(int count) {
+QUIET static void prepare_sanitizer(void** threads, int count) {
+    sanitizer_threads = threads;
     sanitizer_scheduler = __tsan_get_current_fiber();
-    for (auto& set : sanitizer_threads)
-        for (int thread = 0; thread < count; thread++)
-            if (!set[thread]) set[thread] = __tsan_create_fiber(0);
+    for (int set = 0; set < SETS; set++)
+        for (int thread = 0; thread < count; thread++) {
+            void*& made = threads[set * MOST_THREADS + thread];
+            if (!made) made = __tsan_create_fiber(0);
+        }
 }
 // 1: switching orders nothing, the meetings do
-QUIET static void enter_thread(int thread) { __tsan_switch_to_fiber(sanitizer_threads[current_set][thread], 1); }
+QUIET static void enter_thread(int thread) {
+    __tsan_switch_to_fiber(sanitizer_threads[current_set * MOST_THREADS + thread], 1);
+}
 QUIET static void leave_thread() { __tsan_switch_to_fiber(sanitizer_scheduler, 1); }
 QUIET static void publish(char& meeting) { __tsan_release(&meeting); }
 QUIET static void learn(char& meeting) { __tsan_acquire(&meeting); }
@@ -161,7 +166,7 @@ QUIET static void learn(char& meeting) { __tsan_acquire(&meeting); }
 constexpr bool OWN_MEMORY = false;
 constexpr int SETS = 1;
 static int current_set;
-static void prepare_sanitizer(int) {}
+static void prepare_sanitizer(void**, int) {}
 static void enter_thread(int) {}
 static void leave_thread() {}
 static void publish(char&) {}
@@ -348,7 +353,8 @@ constexpr size_t FAILURE = 1000;
 
 QUIET static void select(int thread) {
     current = thread;
-    thread_index = {thread % block_size.x, thread / block_size.x % block_size.y, thread / (block_size.x * block_size.y)};
+    thread_index = {thread % block_size.x, thread / block_size.x % block_size.y,
+                    thread / (block_size.x * block_size.y)};
 }
 
 /// Adds to the message.
@@ -581,7 +587,7 @@ static inline void __trap(cuda_on_cpu::Place place = cuda_on_cpu::caller()) {
 
 // compiler.py writes `__shared__ float a[8], b;` as
 //
-//     struct shared_1 { float a[8]; }; auto& a = ::cuda_on_cpu::shared_variable<shared_1>().a; …
+//     struct shared_0_a { float a[8]; }; auto& a = ::cuda_on_cpu::shared_variable<shared_0_a>().a; …
 //
 // so that every array lies in the arena with poison around it, also those of templates, of which the linker would merge
 // several. An array gets the alignment that it declares and no more: one of floats that is read as float4 needs an
@@ -1030,6 +1036,7 @@ struct Launch {
     int eager_copies;
     unsigned grid[3], block[3];
     unsigned long long shared_bytes;
+    void** sanitizer_threads;
     unsigned long long fault;  // out: where in this library an address was invalid, 0: nowhere
     int refused;               // out: which argument is wrong, -1: none
     char message[FAILURE];     // out
@@ -1139,8 +1146,8 @@ QUIET static unsigned long long common_divisor(unsigned long long a, unsigned lo
     return b ? common_divisor(b, a % b) : a;
 }
 
-// What the kernel does wrong with memory arrives as a signal, on whose stack this runs, and which ends the launch as any
-// other failure. Sanitizers have their own handlers, which say more.
+// What the kernel does wrong with memory arrives as a signal, on whose stack this runs, and ends the launch as any other
+// failure does. Sanitizers have their own handlers, which say more.
 static Launch* launched;
 QUIET static void on_signal(int signal, siginfo_t* info, void* state) {
     if (!running) {  // no kernel's: it happens again, and ends the process
@@ -1188,7 +1195,8 @@ QUIET static void run_grid(const Launch& launch) {
     }
     for (unsigned long long k = 0; k < blocks && !failed; k++) {
         const unsigned long long block = launch.order == 1 ? blocks - 1 - k : k * step % blocks;
-        block_index = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
+        block_index = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]),
+                       unsigned(block / grid[0] / grid[1])};
         block_number++;
         renew_shared(k == 0);
         forget_copies();
@@ -1220,7 +1228,7 @@ QUIET static int launch(void (*kernel)(A...), int bound, Launch* launch) {
     if (OWN_MEMORY)  // now, as ThreadSanitizer takes making memory for writing there
         for (auto& set : fibers)
             for (int thread = 0; thread < thread_count; thread++) give_stack(set[thread]);
-    prepare_sanitizer(thread_count);
+    prepare_sanitizer(launch->sanitizer_threads, thread_count);
     publish(meeting_launch);
     {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

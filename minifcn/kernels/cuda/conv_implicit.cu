@@ -16,7 +16,8 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_weight(Problem p, Windo
     conv2d_weight_block<Turned, Scalar<Turned>>(p, w, taps, result, memory);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+// two blocks to a processor leave enough registers: left to itself, the compiler aims at more and spills
+extern "C" __global__ void __launch_bounds__(256, 2)
 conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, real* x) {
     __shared__ __align__(16) real memory[Columns::NUMBERS];
     conv_transpose2d_block<Columns, Scalar<Columns>>(p, w, s, bias, x, memory);

@@ -28,15 +28,15 @@ max_pool2d(const real* x, real* y, int* tap, offset planes, Windows w) {
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* image = x + plane * pixels;
         for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
-            int p = place / w.Q, q = place % w.Q;
+            int h = place / w.Q * w.stride_h - w.pad_h, left = place % w.Q * w.stride_w - w.pad_w;
             real best = 0;
             int winner = -1;
-            for (int i = 0; i < w.I; i++) {
-                int h = p * w.stride_h + i * w.dil_h - w.pad_h;
-                for (int j = 0; j < w.J; j++) {
-                    int v = q * w.stride_w + j * w.dil_w - w.pad_w;
-                    if (!inside(h, v, w.H, w.W)) continue;
-                    real value = image[h * w.W + v];
+            for (int i = 0; i < w.I; i++, h += w.dil_h) {
+                if (h < 0 || h >= w.H) continue;
+                const real* row = image + h * w.W;
+                for (int j = 0, v = left; j < w.J; j++, v += w.dil_w) {
+                    if (v < 0 || v >= w.W) continue;
+                    real value = row[v];
                     if (winner < 0 || value > best || is_nan(value)) {
                         best = value;
                         winner = i * w.J + j;
@@ -157,23 +157,23 @@ adaptive_avg_pool2d(const real* x, real* y, offset planes, int H, int W, int P, 
     }
 }
 
-// The adjoint: x[n,c,h,v] = Σ over the windows that hold (h, v) of y over the window's size.
-extern "C" __global__ void __launch_bounds__(256)
+// The adjoint: x[n,c,h,v] = Σ over the windows that hold (h, v) of y over the window's size. Two blocks to a processor
+// leave enough registers: left to itself, the compiler aims at more and spills.
+extern "C" __global__ void __launch_bounds__(256, 2)
 adaptive_avg_pool2d_adjoint(const real* y, real* x, offset planes, int H, int W, int P, int Q) {
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* scores = y + plane * P * Q;
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < H * W; pixel += gridDim.x * blockDim.x) {
             int h = pixel / W, v = pixel % W;
             // windows p with p·H/P ≤ h and (p+1)·H/P > h, after rounding: those of the pixel's own interval
-            int first_p = window_start(h, P, H), end_p = window_end(h, P, H);
-            int first_q = window_start(v, Q, W), end_q = window_end(v, Q, W);
+            int end_p = window_end(h, P, H), first_q = window_start(v, Q, W), end_q = window_end(v, Q, W);
             real sum = 0;
-            for (int p = first_p; p < end_p; p++) {
-                int height = window_end(p, H, P) - window_start(p, H, P);
+            for (int p = window_start(h, P, H); p < end_p; p++) {
+                real row = 0;
                 for (int q = first_q; q < end_q; q++) {
-                    int width = window_end(q, W, Q) - window_start(q, W, Q);
-                    sum += scores[p * Q + q] / (height * width);
+                    row += scores[p * Q + q] / (window_end(q, W, Q) - window_start(q, W, Q));
                 }
+                sum += row / (window_end(p, H, P) - window_start(p, H, P));
             }
             x[plane * H * W + pixel] = sum;
         }
