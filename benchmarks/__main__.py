@@ -15,14 +15,32 @@ from typing import Any, NoReturn
 
 import minifcn as mf
 
-from . import algorithms, importing, kernels, measure, models, overhead, parity, roofline, scaling, tables
+from . import (
+    algorithms,
+    gpu,
+    gpu_kernels,
+    gpu_models,
+    importing,
+    kernels,
+    measure,
+    models,
+    overhead,
+    parity,
+    roofline,
+    scaling,
+    tables,
+)
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
 IN_A_CHECKOUT = ("parity", "tables")  # they need the tests, and README
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
-WITH_PEAKS = ("kernels", "models")
+COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 UNPRINTED = ("overhead", "import")  # the others print each row as they measure it
 PICTURES = {"kernels": roofline.draw, "scaling": scaling.draw}
+AGAINST = {
+    "cpu": ("torch",),
+    "cuda": ("torch", "cpu"),
+}  # by device: what is possible, and what is done if nothing is said
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep: bool = True) -> int:
@@ -35,7 +53,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
     if arguments.what == "tables":
         tables.update_readme()
         return 0
-    peaks = {"peaks": roofline.peaks()} if arguments.what in WITH_PEAKS else {}
+    command = f"{prog} {' '.join(words)}"
+    if arguments.device == "cuda":
+        return _on_gpu(arguments, command, keep and measure.CHECKOUT)
+    peaks = {"peaks": roofline.peaks()} if arguments.what in COMPARED else {}
     try:
         found = _rows(arguments, **peaks)
     except BaseException:
@@ -45,16 +66,48 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
     if arguments.what in UNPRINTED:
         for row in found:
             print(", ".join(f"{name} {_short(value)}" for name, value in row.items()))
-    command = f"{prog} {' '.join(words)}"
     if arguments.out is not None:
-        print(measure.write(arguments.out, command, found, **peaks))
+        print(measure.write(arguments.out, command, measure.environment(), found, **peaks))
     elif keep and measure.CHECKOUT and _is_whole(arguments):
         path = measure.RESULTS / f"{arguments.what}.json"
-        print(measure.write(path, command, found, **peaks))
+        print(measure.write(path, command, measure.environment(), found, **peaks))
         if arguments.what in PICTURES:
             print(PICTURES[arguments.what](json.loads(path.read_text())))
         tables.update_readme()
     return 0
+
+
+def _on_gpu(arguments: argparse.Namespace, command: str, keep: bool) -> int:
+    """As main, on a GPU. What --out names is written row by row, as the machine may be wanted back at any time. The
+    exit code is 1 where a row could not be measured."""
+    rows = {"kernels": gpu_kernels.rows, "models": gpu_models.rows}[arguments.what]
+    found: list[dict[str, Any]] = []
+
+    def write(path: Path, complete: bool) -> Path:
+        return measure.write(path, command, gpu.environment(), found, peaks=peaks, complete=complete)
+
+    try:
+        peaks = gpu.peaks()
+        print(", ".join(f"{name} {value:,.0f}" for name, value in peaks.items()))
+        for row in rows(arguments.models, arguments.rounds, arguments.against, peaks):
+            found.append(row)
+            if arguments.out is not None:
+                write(arguments.out, complete=False)
+    except BaseException:
+        if arguments.out is not None and not found:
+            arguments.out.unlink()  # _arguments made it
+        raise
+    faults = sum("fault" in row for row in found)
+    if gpu.emulated():
+        print("The GPU was emulated: these are no GPU times, and they are not kept.")
+    elif arguments.out is not None:
+        print(write(arguments.out, complete=True))
+    elif keep and _is_whole(arguments) and not faults:
+        print(write(measure.RESULTS / f"{arguments.what}_cuda.json", complete=True))
+        tables.update_readme()
+    if faults:
+        print(f"{faults} of {len(found)} rows could not be measured", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def _short(value: Any) -> str:
@@ -91,7 +144,7 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
 def _is_whole(arguments: argparse.Namespace) -> bool:
     """Whether it is a complete measurement; results/ holds no others."""
     if arguments.what in OF_NETWORKS:
-        compared = arguments.against is not None or arguments.what not in WITH_PEAKS
+        compared = arguments.against == AGAINST[arguments.device] or arguments.what not in COMPARED
         return compared and arguments.models == models.MODELS
     return arguments.only is None
 
@@ -99,18 +152,28 @@ def _is_whole(arguments: argparse.Namespace) -> bool:
 def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespace:
     parser = _Parser(
         prog=prog,
-        description="Measure, print, and keep the numbers as JSON. kernels: every layer of the networks; models: "
-        "inference and training step; scaling: image and batch sizes; algorithms: every way to compute each "
-        "convolution; overhead: long chains of tiny operations; import: how long that takes.",
+        description="Measure, print, and keep the numbers as JSON. kernels: every layer of the networks (on a GPU also "
+        "those that have targets, and optimizer steps); models: inference and training step; scaling: image and batch "
+        "sizes; algorithms: every way to compute each convolution; overhead: long chains of tiny operations; import: "
+        "how long that takes.",
     )
     parser.add_argument("what", choices=(*WHAT, *IN_A_CHECKOUT) if checkout else WHAT)
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each contender (7)")
     parser.add_argument(
         "--models", default=",".join(models.MODELS), help=f"which networks, by commas ({','.join(models.MODELS)})"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu; GPU kernels are to come")
     parser.add_argument(
-        "--against", choices=("torch", "nothing"), default="torch", help="the other contender, for kernels and models"
+        "--device",
+        choices=tuple(AGAINST),
+        default="cpu",
+        help="cpu, or an NVIDIA GPU for kernels and models: cuda (cpu)",
+    )
+    parser.add_argument(
+        "--against",
+        choices=("torch", "cpu", "nothing"),
+        action="append",
+        help="the other contenders, for kernels and models; may be given twice: torch, PyTorch on the same device; "
+        "cpu, for a GPU, minifcn on the CPU (torch; with --device cuda both)",
     )
     kept = "; without it, complete measurements replace those in benchmarks/results" if checkout else ""
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"keep the JSON here{kept}")
@@ -122,25 +185,59 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args(words)
     arguments.models = tuple(arguments.models.split(","))
-    arguments.against = None if arguments.against == "nothing" else arguments.against
+    arguments.against = _contenders(parser, arguments)
     unknown = set(arguments.models) - set(mf.models.available())
     if unknown:
         parser.error(f"no network {', '.join(map(repr, sorted(unknown)))}; minifcn.models.available() lists them")
-    if arguments.device == "cuda":
-        parser.error("there are no GPU kernels yet; --device cpu")
     for name in ("rounds", "calls"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
-    compares = arguments.what in ("overhead", "parity") or (arguments.against and arguments.what in WITH_PEAKS)
-    if compares and importlib.util.find_spec("torch") is None:
-        without = ", or --against nothing" if arguments.what in WITH_PEAKS else ""
-        parser.error(f"PyTorch is not installed; pip install torch{without}")
+    if arguments.device == "cuda":
+        _check_gpu(parser, arguments)
+    if arguments.what in ("overhead", "parity") or (arguments.what in COMPARED and "torch" in arguments.against):
+        _check_torch(parser, arguments)
     if arguments.out is not None:
         try:
             arguments.out.touch(exist_ok=False)  # before the work: nobody's file is replaced, and it can be written
         except OSError as error:
             parser.error(f"--out {arguments.out}: {error.strerror}; a new file in a folder that exists is needed")
     return arguments
+
+
+def _contenders(parser: _Parser, arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What --against asks for, in the order in which AGAINST has it."""
+    possible = AGAINST[arguments.device]
+    asked = set(arguments.against or possible)
+    if asked == {"nothing"}:
+        return ()
+    if "nothing" in asked:
+        parser.error("--against nothing and something else contradict each other")
+    if not asked <= set(possible):
+        parser.error("--against cpu compares a GPU with the CPU; it needs --device cuda")
+    return tuple(name for name in possible if name in asked)
+
+
+def _check_gpu(parser: _Parser, arguments: argparse.Namespace) -> None:
+    if arguments.what not in COMPARED:
+        parser.error(f"{arguments.what} is measured on the CPU; --device cuda is for {' and '.join(COMPARED)}")
+    usable, reason = mf.gpu_status()
+    if not usable:
+        parser.error(f"no GPU can be used: {reason}")
+    if arguments.out is not None and gpu.emulated():
+        parser.error("--out keeps GPU times, and an emulated GPU gives none; without --out they are printed")
+
+
+def _check_torch(parser: _Parser, arguments: argparse.Namespace) -> None:
+    other = "cpu" if arguments.device == "cuda" else "nothing"
+    without = f", or --against {other}" if arguments.what in COMPARED else ""
+    if importlib.util.find_spec("torch") is None:
+        parser.error(f"PyTorch is not installed; pip install torch{without}")
+    if arguments.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            version = f"PyTorch {torch.__version__} was not built for CUDA or finds no GPU"
+            parser.error(f"{version} (torch.cuda.is_available() is False); install one that was{without}")
 
 
 if __name__ == "__main__":

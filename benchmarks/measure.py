@@ -87,9 +87,14 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} {width}".strip()
 
 
-def write(path: Path, command: str, rows: list[dict[str, Any]], **more: Any) -> Path:
-    """As JSON: the command that made it, the environment, whatever else belongs to it, and the rows, a line each."""
-    head = json.dumps({"command": command, "environment": environment(), **more}, indent=2)
+def write(path: Path, command: str, environment: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> Path:
+    """As JSON: the command that made it, the environment, whatever else belongs to it, and the rows, a line each.
+
+    Raises ValueError for what an emulated GPU gave: that is nobody's time.
+    """
+    if environment.get("emulated"):
+        raise ValueError(f"{path.name}: measured on an emulated GPU; results of a real one are needed")
+    head = json.dumps({"command": command, "environment": environment, **more}, indent=2)
     lines = ",\n    ".join(json.dumps(row) for row in rows)
     path.write_text(f'{head[:-2]},\n  "rows": [\n    {lines}\n  ]\n}}\n')
     return path

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+import minifcn as mf
+import minifcn.functional as F
+from minifcn.array import to_device
 from minifcn.models.summary import summarize
 
 from .measure import interleaved, ratio, spread
@@ -25,82 +28,88 @@ SIZE, CLASSES = (360, 480), 21
 HYPER = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def _data() -> tuple[np.ndarray, np.ndarray]:
+def _data(images: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.standard_normal((1, 3, *SIZE), dtype=np.float32), rng.integers(0, CLASSES, (1, *SIZE))
+    return rng.standard_normal((images, 3, *SIZE), dtype=np.float32), rng.integers(0, CLASSES, (images, *SIZE))
 
 
-def _ours(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
-    """(inference and training step, the model)."""
-    import minifcn as mf
-    import minifcn.functional as F
+class Ours:
+    """A network of minifcn's, with its optimizer, on a device."""
 
-    model = mf.models.create(name, CLASSES, seed=0)
-    optimizer = mf.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
-    image, labels = _data()
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        self.model = mf.models.create(name, CLASSES, seed=0).to(device)
+        self.optimizer = mf.optim.SGD([p for p in self.model.parameters() if p.requires_grad], **HYPER)
+        self.device = device
 
-    def inference() -> None:
-        model.eval()
-        with mf.no_grad():
-            model(mf.Tensor(image))
+    def works(self, images: int = 1) -> dict[str, Callable[[], object]]:
+        """Inference and training step on so many images, which are on the device."""
+        image, labels = (mf.Tensor(a).to(self.device) for a in _data(images))
 
-    def step() -> None:
-        model.train()
-        F.cross_entropy(model(mf.Tensor(image)), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        def inference() -> None:
+            self.model.eval()
+            with mf.no_grad():
+                self.model(image)
 
-    return {"inference": inference, "training step": step}, model
+        def step() -> None:
+            self.model.train()
+            F.cross_entropy(self.model(image), labels).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+        return {"inference": inference, "training step": step}
 
 
-def _theirs(name: str) -> tuple[dict[str, Callable[[], object]], Any]:
+class Theirs:
     """The same in PyTorch: the twin that the tests compare with, in place where PyTorch users would be."""
-    import torch
 
-    from .twins import twin
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        import torch
 
-    torch.set_num_threads(_threads())
-    model = twin(name, CLASSES, 1)
-    for layer in model.modules():  # as torchvision has it: less memory and time
-        if isinstance(layer, torch.nn.ReLU):
-            layer.inplace = True
-    if "vgg16" in name:
-        for parameter_name, p in model.named_parameters():
-            p.requires_grad_(not parameter_name.startswith("upscore"))  # fixed, as ours
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **HYPER)
-    image, labels = (torch.from_numpy(a) for a in _data())
+        from .twins import twin
 
-    def inference() -> None:
-        model.eval()
-        with torch.no_grad():
-            model(image)
+        torch.set_num_threads(mf.get_num_threads())
+        self.model = twin(name, CLASSES, 1).to(device)
+        for layer in self.model.modules():  # as torchvision has it: less memory and time
+            if isinstance(layer, torch.nn.ReLU):
+                layer.inplace = True
+        if "vgg16" in name:
+            for parameter_name, p in self.model.named_parameters():
+                p.requires_grad_(not parameter_name.startswith("upscore"))  # fixed, as ours
+        self.optimizer = torch.optim.SGD([p for p in self.model.parameters() if p.requires_grad], **HYPER)
+        self.device = device
 
-    def step() -> None:
-        model.train()
-        torch.nn.functional.cross_entropy(model(image), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def works(self, images: int = 1) -> dict[str, Callable[[], object]]:
+        """As ours."""
+        import torch
 
-    return {"inference": inference, "training step": step}, model
+        image, labels = (torch.from_numpy(a).to(self.device) for a in _data(images))
+
+        def inference() -> None:
+            self.model.eval()
+            with torch.no_grad():
+                self.model(image)
+
+        def step() -> None:
+            self.model.train()
+            torch.nn.functional.cross_entropy(self.model(image), labels).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+        return {"inference": inference, "training step": step}
 
 
-def _threads() -> int:
-    import minifcn as mf
-
-    return mf.get_num_threads()
-
-
-def rows(names: tuple[str, ...], rounds: int, against: str | None, sgemm_gflops: float) -> list[dict[str, Any]]:
+def rows(names: tuple[str, ...], rounds: int, against: tuple[str, ...], sgemm_gflops: float) -> list[dict[str, Any]]:
     """Two rows for each network: error of the logits, times, ratio, peak memory, and the time that the direct form's
     operations would take at SGEMM's rate."""
     found = []
     for name in names:
-        ours, our_model = _ours(name)
-        theirs, their_model = _theirs(name) if against == "torch" else ({}, None)
-        error = _equal_logits(our_model, their_model) if their_model is not None else None
-        macs = summarize(our_model, SIZE, memory=False).macs
-        for what, work in ours.items():
-            contenders = {"minifcn": work, **({"torch": theirs[what]} if theirs else {})}
+        ours = Ours(name)
+        theirs = Theirs(name) if "torch" in against else None
+        error = logits_error(ours, theirs) if theirs is not None else None
+        macs = summarize(ours.model, SIZE, memory=False).macs
+        works = {"minifcn": ours.works(), **({"torch": theirs.works()} if theirs is not None else {})}
+        for what in works["minifcn"]:
+            contenders = {library: own[what] for library, own in works.items()}
             times = interleaved(contenders, rounds, settle=0.01)  # each runs once uncounted before every counted run
             row = {
                 "model": name,
@@ -108,7 +117,7 @@ def rows(names: tuple[str, ...], rounds: int, against: str | None, sgemm_gflops:
                 "logits_relative_error": error,
                 **{c: {**spread(s), "peak_rss_gb": _peak(name, c, what)} for c, s in times.items()},
             }
-            if theirs:
+            if theirs is not None:
                 row["ratio"] = ratio(times["minifcn"], times["torch"])
             if what == "inference":
                 row["gflop"] = 2 * macs / 1e9
@@ -120,42 +129,46 @@ def rows(names: tuple[str, ...], rounds: int, against: str | None, sgemm_gflops:
     return found
 
 
-def _equal_logits(ours: Any, theirs: Any) -> float:
-    """Give both the same weights (scores not zero), and compare their logits."""
+def logits_error(ours: Ours, theirs: Theirs, within: float = 1e-4) -> float:
+    """Give both the same weights (scores not zero), and compare their logits. Raises RuntimeError where the error is
+    not `within`."""
     import torch
 
-    import minifcn as mf
-
     rng = np.random.default_rng(1)
-    for p in ours.parameters():
+    for p in ours.model.parameters():
         if not p.data.any():
-            p.data = (rng.standard_normal(p.shape) * 0.01).astype(np.float32)
-    theirs.load_state_dict({k: torch.from_numpy(np.array(t)) for k, t in ours.state_dict().items()})
-    image, _ = _data()
-    ours.eval()
-    theirs.eval()
+            p.data = to_device((rng.standard_normal(p.shape) * 0.01).astype(np.float32), ours.device)
+    theirs.model.load_state_dict({k: torch.from_numpy(np.array(t)) for k, t in ours.model.state_dict().items()})
+    image, _ = _data(1)
+    ours.model.eval()
+    theirs.model.eval()
     with mf.no_grad(), torch.no_grad():
-        a, b = ours(mf.Tensor(image)).numpy(), theirs(torch.from_numpy(image)).numpy()
-    ours.train()
-    theirs.train()
+        a = ours.model(mf.Tensor(image).to(ours.device)).numpy()
+        b = theirs.model(torch.from_numpy(image).to(theirs.device)).cpu().numpy()
     error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-    if not error < 1e-4:
-        raise RuntimeError(f"models: logits of {type(ours).__name__} differ from PyTorch's by {error:.1e}; not timed")
+    if not error < within:
+        raise RuntimeError(
+            f"models: logits of {type(ours.model).__name__} differ from PyTorch's by {error:.1e}; not timed"
+        )
     return error
 
 
 def _peak(name: str, contender: str, what: str) -> float:
     """Peak resident memory, in GB, of a process that does it three times."""
-    code = f"from {__name__} import peak; peak({name!r}, {contender!r}, {what!r})"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return float(json.loads(out.splitlines()[-1]))
+    return float(in_a_process(f"from {__name__} import peak; peak({name!r}, {contender!r}, {what!r})"))
+
+
+def in_a_process(code: str) -> Any:
+    """What Python code prints as JSON, on its last line, in a process of its own."""
+    out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def peak(name: str, contender: str, what: str) -> None:
     """Do it three times and print this process's peak memory (Linux)."""
-    work, _ = _ours(name) if contender == "minifcn" else _theirs(name)
+    work = (Ours if contender == "minifcn" else Theirs)(name).works()[what]
     for _ in range(3):
-        work[what]()
+        work()
     # not getrusage: its ru_maxrss starts at what the parent had when it forked
     status = Path("/proc/self/status").read_text().splitlines()
     print(json.dumps(next(int(line.split()[1]) * 1024 / 1e9 for line in status if line.startswith("VmHWM:"))))

@@ -43,9 +43,10 @@ def _best(work: Callable[[], object], rounds: int) -> float:
     return min(times[1:])
 
 
-def least_time(flops: float, moved: float, peak: dict[str, float]) -> float:
-    """Seconds below which direct arithmetic cannot be: its operations at SGEMM's rate, or its bytes at a copy's."""
-    return max(flops / peak["sgemm_gflops"], moved / peak["copy_gb_per_s"]) / 1e9
+def least_time(flops: float, moved: float, peak: dict[str, float], gemm: str = "sgemm_gflops") -> float:
+    """Seconds below which direct arithmetic cannot be: its operations at a matrix product's rate, or its bytes at a
+    copy's."""
+    return max(flops / peak[gemm], moved / peak["copy_gb_per_s"]) / 1e9
 
 
 def draw(result: dict[str, Any]) -> Path:

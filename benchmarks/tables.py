@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .gpu import GEMM, PRECISIONS
 from .measure import RESULTS, percent
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,10 +23,12 @@ def update_readme() -> None:
 
 
 def render() -> str:
-    """The tables of all results that exist, as Markdown."""
+    """The tables of all results that exist, as Markdown. Raises ValueError for one of an emulated GPU."""
     tables = {
         "models": _models,
         "kernels": _kernels,
+        "models_cuda": _models_cuda,
+        "kernels_cuda": _kernels_cuda,
         "algorithms": _algorithms,
         "scaling": _scaling,
         "overhead": _overhead,
@@ -33,7 +37,11 @@ def render() -> str:
         "camvid": _camvid,
     }
     paths = {name: RESULTS / f"{name}.json" for name in tables}
-    return "\n".join(tables[name](json.loads(path.read_text())) for name, path in paths.items() if path.is_file())
+    results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+    for name, result in results.items():
+        if result["environment"].get("emulated"):
+            raise ValueError(f"{paths[name]}: measured on an emulated GPU; results of a real one are needed")
+    return "\n".join(tables[name](result) for name, result in results.items())
 
 
 def _where(result: dict[str, Any]) -> str:
@@ -91,6 +99,94 @@ def _kernels(result: dict[str, Any]) -> str:
         "\n".join(lines)
         + f"\n\nGFLOP/s and the roofline count the operations of the direct form.\n\n{picture}\n</details>\n"
     )
+
+
+def _where_on_gpu(result: dict[str, Any]) -> str:
+    """The command, the GPU and what drives it, and what the rates of the roofline are."""
+    e, peak = result["environment"], result["peaks"]
+    names = {"cupy": "CuPy", "cuda_runtime": "CUDA", "torch": "torch", "cudnn": "cuDNN"}
+    versions = [f"{said} {e['versions'][name]}" for name, said in names.items() if name in e["versions"]]
+    driver = e["nvidia_smi"].get("driver_version")
+    machine = ", ".join([e["gpu"], *([f"driver {driver}"] if driver else []), *versions])
+    rates = ", ".join(f"{peak[name] / 1e3:.1f} TFLOP/s in {PRECISIONS[p]}" for p, name in GEMM.items())
+    more = (
+        " PyTorch has `cudnn.benchmark` on, and `allow_tf32` as its products say." if "cudnn" in e["versions"] else ""
+    )
+    more += "" if result["complete"] else " The run was stopped before its end."
+    return (
+        f"`{result['command']}` — {machine}; the CPU beside it: {e['processor']}, {e['threads']} threads\n\n"
+        f"In the same run cuBLAS reached {rates}, and a copy within the GPU {peak['copy_gb_per_s']:.0f} GB/s. A time "
+        f"is the mean of a batch of calls between synchronisations.{more}\n"
+    )
+
+
+def _models_cuda(result: dict[str, Any]) -> str:
+    lines = [
+        _where_on_gpu(result),
+        "| network | what | products in | minifcn | PyTorch | time ratio (min–max) | minifcn on the CPU | times faster "
+        "| memory reserved by minifcn / PyTorch |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        height, width = row["size"]
+        images = "1 image" if row["images"] == 1 else f"{row['images']} images"
+        for precision, found in _measured(row):
+            ours, theirs, r = found["minifcn"], found.get("torch"), found.get("ratio")
+            held = [f"{side['peak_reserved_gb']:.2f}" for side in (ours, theirs) if side]
+            cells = [
+                f"`{row['model']}`",
+                f"{row['what']}, {images} {height}x{width}",
+                precision,
+                f"{ours['median_s'] * 1e3:.2f} ms",
+                f"{theirs['median_s'] * 1e3:.2f} ms" if theirs else "",
+                f"{r['of_medians']:.2f} ({r['min']:.2f}–{r['max']:.2f})" if r else "",
+                f"{row['cpu']['median_s']:.2f} s" if "cpu" in row else "",
+                f"{found['speed_up']:.0f}" if "speed_up" in found else "",
+                f"{' / '.join(held)} GB",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" + _faults(result, "model")
+
+
+def _kernels_cuda(result: dict[str, Any]) -> str:
+    """What there are targets for, and then the networks' layers."""
+    groups = {name: [row for row in result["rows"] if row["group"] == name] for name in ("targets", "networks")}
+    return (
+        f"{_where_on_gpu(result)}\n{_layers_cuda(groups['targets'])}\n"
+        f"<details><summary>the networks' {len(groups['networks'])} layers on the GPU</summary>\n\n"
+        f"{_layers_cuda(groups['networks'])}\n</details>\n{_faults(result, 'layer')}"
+    )
+
+
+def _layers_cuda(rows: list[dict[str, Any]]) -> str:
+    """A line for each layer and precision; an optimizer's step stands where others have their forward pass."""
+    lines = [
+        "| layer | input | products in | forward | ratio | forward and backward | ratio | times faster than our CPU "
+        "| of the roofline |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        for precision, found in _measured(row):
+            cells = [row["layer"], row["input"], precision if row["gflop"] else ""]
+            for times in (found.get("forward", found.get("step")), found.get("both")):
+                cells.append(f"{times['minifcn']['median_s'] * 1e3:.3f} ms" if times else "")
+                cells.append(f"{times['ratio']['of_medians']:.2f}" if times and "ratio" in times else "")
+            faster = [
+                f"{found[w]['speed_up']:.0f}" for w in ("forward", "step", "both") if "speed_up" in found.get(w, {})
+            ]
+            cells += [" / ".join(faster), f"{found['percent_of_roofline']:.0f} %"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _measured(row: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What products were made in, and what was found so."""
+    return ((said, row[precision]) for precision, said in PRECISIONS.items() if precision in row)
+
+
+def _faults(result: dict[str, Any], name: str) -> str:
+    faults = [f"{row[name]} ({row['fault']})" for row in result["rows"] if "fault" in row]
+    return f"\nNot measured: {'; '.join(faults)}.\n" if faults else ""
 
 
 def _algorithms(result: dict[str, Any]) -> str:

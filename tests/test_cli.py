@@ -455,7 +455,8 @@ def test_bench_keeps_its_numbers_where_it_is_told(tmp_path, capfd):
         (["bench", "import", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
         (["bench", "parity"], "invalid choice: 'parity'"),
         (["bench", "kernels", "--models", "fcn8s_vgg61"], "no network 'fcn8s_vgg61'"),
-        (["bench", "import", "--device", "cuda"], "there are no GPU kernels yet"),
+        (["bench", "import", "--device", "cuda"], "import is measured on the CPU"),
+        (["bench", "kernels", "--against", "cpu"], "--against cpu compares a GPU with the CPU"),
     ]:
         with pytest.raises(SystemExit) as stopped:
             main(wrong)
