@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -126,7 +127,7 @@ def gpu_status() -> tuple[bool, str]:
 def to_device(array: Array, device: str) -> Array:
     """The array on "cpu", "cuda" or "cuda:N"; itself where it is there already.
 
-    Raises ValueError for another name, RuntimeError with the reason where no GPU can be used.
+    Raises ValueError for another name or a GPU that is not there, RuntimeError with the reason where none can be used.
     """
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
@@ -138,9 +139,17 @@ def to_device(array: Array, device: str) -> Array:
         raise RuntimeError(f"to: no GPU can be used: {reason}")
     import cupy
 
+    count = cupy.cuda.runtime.getDeviceCount()
+    if int(index or 0) >= count:
+        raise ValueError(f"to: device is {device!r}; the last of the GPUs here is cuda:{count - 1}")
     with cupy.cuda.Device(int(index or 0)):
         moved: Array = cupy.asarray(array)
         return moved
+
+
+def home(array: Array) -> AbstractContextManager[Any]:
+    """Within the block, new arrays are made and kernels run where this one is: CuPy has a current GPU for both."""
+    return nullcontext() if isinstance(array, _NUMPY) else array.device
 
 
 def out_of_memory(op: str, error: MemoryError) -> MemoryError:

@@ -35,6 +35,7 @@ from minifcn.array import (
     device_of,
     export_dlpack,
     freeze,
+    home,
     import_dlpack,
     is_array,
     module_of,
@@ -450,9 +451,13 @@ class Primitive:
     def _compute(self, arrays: list[Array], params: dict[str, Any]) -> Any:
         try:
             if debugging.is_debugging():
-                with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
+                # what NumPy would warn of is found in the result, and said better
+                with home(arrays[0]), np.errstate(all="ignore"):
                     return self._forward(*arrays, **params)
-            return self._forward(*arrays, **params)
+            if type(arrays[0]) is np.ndarray:  # the usual case, quickly
+                return self._forward(*arrays, **params)
+            with home(arrays[0]):
+                return self._forward(*arrays, **params)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from error
 

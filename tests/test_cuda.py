@@ -109,6 +109,17 @@ def test_tf32_rounds_and_highest_does_not(gpu: str, high: None) -> None:
     np.testing.assert_allclose(F.conv2d(*on_gpu).numpy(), 72 * (1 + 2.0**-12) ** 2, rtol=2e-6)
 
 
+def test_winograd_never_rounds(gpu: str, high: None) -> None:
+    """Asked for by name under "high", it still multiplies in float32: TF32 would be off by 3·10⁻³."""
+    geom = conv((2, 6, 10, 13), (5, 6, 3, 3), padding=1)
+    x, w, y = (normal(*s).astype(np.float32) for s in (geom.x_shape, geom.w_shape, geom.y_shape))
+    for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y)), ("conv_transpose2d", (y, w))]:
+        with mf.using(**{op: "winograd_f4"}):
+            found = to_device(kernels.run(op, *(to_device(a, gpu) for a in arrays), geom=geom), "cpu")
+        expected = reference(op, *arrays, geom=geom)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 # -- how work is cut
 
 
@@ -258,6 +269,11 @@ def test_a_model_there_and_back(gpu: str) -> None:
     assert {t.device for t in model.parameters()} == {"cpu"}
     for name in ("0.weight", "0.bias"):
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), before[name])
+
+
+def test_a_gpu_that_is_not_there(gpu: str) -> None:
+    with pytest.raises(ValueError, match=r"to: device is 'cuda:99'; the last of the GPUs here is cuda:\d+$"):
+        mf.Tensor([1.0]).to("cuda:99")
 
 
 def test_gradients_return_to_where_the_tensor_was(gpu: str) -> None:

@@ -36,10 +36,18 @@ def _number(value: float, dtype: np.dtype[Any]) -> Array:
     return np.array(value, dtype)
 
 
-def multiply(a: Matrix, b: Matrix, c: Matrix, shape: tuple[int, int, int], batch: int = 1, more: bool = False) -> None:
+def multiply(
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    shape: tuple[int, int, int],
+    batch: int = 1,
+    more: bool = False,
+    strict: bool = False,
+) -> None:
     """c (R,S) = a (R,K) @ b (K,S) for each matrix of a batch, shape = (R, S, K); `more` adds to what c holds.
 
-    float32 goes by tensor cores in TF32 where set_float32_matmul_precision("high") allows it.
+    float32 goes by tensor cores in TF32 where set_float32_matmul_precision("high") allows it, unless `strict`.
     """
     if batch == 0:
         return
@@ -47,7 +55,7 @@ def multiply(a: Matrix, b: Matrix, c: Matrix, shape: tuple[int, int, int], batch
     library, handle = cublas()
     dtype = c.array.dtype
     kind, compute = (SINGLE, COMPUTE_SINGLE) if dtype == np.float32 else (DOUBLE, COMPUTE_DOUBLE)
-    if tensor_cores(dtype):
+    if tensor_cores(dtype) and not strict:
         compute = COMPUTE_TF32
     one, add = _number(1, dtype), _number(1 if more else 0, dtype)
     # cuBLAS counts by columns: to it these arrays are the transposed matrices, and cᵀ = bᵀ @ aᵀ

@@ -6,7 +6,8 @@ with one matrix product for each of the 36 points ξ. The derivation is in kerne
 conv_transpose2d is a convolution with the filter turned round, and conv2d_weight is the transposed arithmetic
 U[ξ] (O, C) = Z[ξ] (O, T) @ V[ξ]ᵀ with Z = A gy Aᵀ.
 
-In TF32 the transforms would lose too much (relative errors of 3·10⁻³), so this is for strict float32.
+The products are in strict float32 whatever precision is set: rounded to TF32, the transformed numbers would lose too
+much (relative errors of 3·10⁻³).
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def _conv2d(
                 Matrix(m, g * filters * count, count, geom.o * count),
                 (filters, count, channels),
                 POINTS,
+                strict=True,
             )
         images = slice(cut.first_image, cut.first_image + cut.images)
         after = (scale, b, None if add is None else add[images])
@@ -160,6 +162,7 @@ def conv2d_weight_winograd_f4(x: Array, y: Array, *, geom: ConvGeometry) -> Arra
                 (filters, channels, count),
                 POINTS,
                 more,
+                strict=True,
             )
         more = True
     w = new(x, geom.w_shape)
