@@ -35,6 +35,7 @@ WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
 IN_A_CHECKOUT = ("parity", "tables")  # they need the tests, and README
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
+ON_GPU = (*COMPARED, "algorithms")
 UNPRINTED = ("overhead", "import")  # the others print each row as they measure it
 PICTURES = {"kernels": roofline.draw, "scaling": scaling.draw}
 AGAINST = {
@@ -80,7 +81,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
 def _on_gpu(arguments: argparse.Namespace, command: str, keep: bool) -> int:
     """As main, on a GPU. What --out names is written row by row, as the machine may be wanted back at any time. The
     exit code is 1 where a row could not be measured."""
-    rows = {"kernels": gpu_kernels.rows, "models": gpu_models.rows}[arguments.what]
+    measures = {"kernels": gpu_kernels.rows, "models": gpu_models.rows, "algorithms": algorithms.rows_on_gpu}
+    rows = measures[arguments.what]
     found: list[dict[str, Any]] = []
 
     def write(path: Path, complete: bool) -> Path:
@@ -166,7 +168,7 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         "--device",
         choices=tuple(AGAINST),
         default="cpu",
-        help="cpu, or an NVIDIA GPU for kernels and models: cuda (cpu)",
+        help="cpu, or an NVIDIA GPU for kernels, models and algorithms: cuda (cpu)",
     )
     parser.add_argument(
         "--against",
@@ -218,8 +220,8 @@ def _contenders(parser: _Parser, arguments: argparse.Namespace) -> tuple[str, ..
 
 
 def _check_gpu(parser: _Parser, arguments: argparse.Namespace) -> None:
-    if arguments.what not in COMPARED:
-        parser.error(f"{arguments.what} is measured on the CPU; --device cuda is for {' and '.join(COMPARED)}")
+    if arguments.what not in ON_GPU:
+        parser.error(f"{arguments.what} is measured on the CPU; --device cuda is for {', '.join(ON_GPU)}")
     usable, reason = mf.gpu_status()
     if not usable:
         parser.error(f"no GPU can be used: {reason}")

@@ -6,15 +6,17 @@ The three kernels of each geometry are timed by each algorithm that supports it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from minifcn import kernels, nn
+from minifcn.array import Array, to_device
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.registry import REFERENCE
 
+from . import gpu
 from .kernels import layers
 from .measure import interleaved, spread
 
@@ -62,20 +64,57 @@ def _limits() -> list[ConvGeometry]:
 
 def rows(names: tuple[str, ...], rounds: int) -> list[dict[str, Any]]:
     """One row for each operation and geometry that more than one algorithm can do, printed as it is measured."""
-    measured = []
+
+    def times(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+        return interleaved(calls, rounds, settle=0.02)
+
+    return list(_rows(names, "cpu", times))
+
+
+def rows_on_gpu(
+    names: tuple[str, ...], rounds: int, against: tuple[str, ...], peak: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """The same on a GPU, in each precision; of the tensor cores only where they are allowed."""
+    for precision, said in gpu.PRECISIONS.items():
+
+        def times(calls: dict[str, Callable[[], object]], precision: str = precision) -> dict[str, list[float]]:
+            contenders = {name: gpu.Contender(call, gpu.synchronize, precision) for name, call in calls.items()}
+            return gpu.interleaved(contenders, rounds)
+
+        with gpu.precision(precision):
+            for row in _rows(names, "cuda", times, () if precision == "high" else ("tensor_cores",)):
+                yield {**row, "products_in": said}
+
+
+def _rows(
+    names: tuple[str, ...],
+    device: str,
+    measured: Callable[[dict[str, Callable[[], object]]], dict[str, list[float]]],
+    without: tuple[str, ...] = (),
+) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
+    backend = "numpy" if device == "cpu" else "cupy"
     for geom, source in geometries(names).items():
         shapes = {"x": geom.x_shape, "w": geom.w_shape, "y": geom.y_shape}
-        arrays = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+        arrays = {
+            name: to_device(rng.standard_normal(shape, dtype=np.float32), device) for name, shape in shapes.items()
+        }
         for op, (first, second) in OPERANDS.items():
-            able = [k for k in kernels.algorithms(op) if k.algorithm != REFERENCE and not k.refuses({"geom": geom})]
+            able = [
+                k
+                for k in kernels.algorithms(op, backend)
+                if k.algorithm not in (REFERENCE, *without) and not k.refuses({"geom": geom})
+            ]
             if len(able) < 2:
                 continue
             chosen = kernels.chosen(op, arrays[first], arrays[second], geom=geom).algorithm
-            contenders = {k.algorithm: _call(k, arrays[first], arrays[second], geom) for k in able}
-            times = {name: spread(t) for name, t in interleaved(contenders, rounds, settle=0.02).items()}
-            medians = {name: t["median_s"] for name, t in times.items()}
-            row = {
+            times = measured({k.algorithm: _call(k, arrays[first], arrays[second], geom) for k in able})
+            spreads = {name: spread(t) for name, t in times.items()}
+            medians = {name: t["median_s"] for name, t in spreads.items()}
+            x, w = ("×".join(map(str, shape)) for shape in (geom.x_shape, geom.w_shape))
+            cells = "  ".join(f"{'*' if n == chosen else ''}{n} {s * 1e3:.3f} ms" for n, s in medians.items())
+            print(f"{op:16} {x:>16} {w:>15} /{geom.stride[0]}  {cells}", flush=True)
+            yield {
                 "op": op,
                 "x": geom.x_shape,
                 "w": geom.w_shape,
@@ -85,14 +124,9 @@ def rows(names: tuple[str, ...], rounds: int) -> list[dict[str, Any]]:
                 "auto": chosen,
                 "fastest": min(medians, key=medians.__getitem__),
                 "auto_over_fastest": medians[chosen] / min(medians.values()),
-                "algorithms": times,
+                "algorithms": spreads,
             }
-            x, w = ("×".join(map(str, shape)) for shape in (geom.x_shape, geom.w_shape))
-            cells = "  ".join(f"{'*' if n == chosen else ''}{n} {s * 1e3:.3f} ms" for n, s in medians.items())
-            print(f"{op:16} {x:>16} {w:>15} /{geom.stride[0]}  {cells}", flush=True)
-            measured.append(row)
-    return measured
 
 
-def _call(kernel: kernels.Kernel, first: np.ndarray, second: np.ndarray, geom: ConvGeometry) -> Callable[[], object]:
+def _call(kernel: kernels.Kernel, first: Array, second: Array, geom: ConvGeometry) -> Callable[[], object]:
     return lambda: kernel.function(first, second, geom=geom)

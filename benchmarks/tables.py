@@ -30,6 +30,7 @@ def render() -> str:
         "models_cuda": _models_cuda,
         "kernels_cuda": _kernels_cuda,
         "algorithms": _algorithms,
+        "algorithms_cuda": _algorithms,
         "scaling": _scaling,
         "overhead": _overhead,
         "import": _import,
@@ -198,20 +199,23 @@ def _algorithms(result: dict[str, Any]) -> str:
         best = sum(row["auto"] == row["fastest"] for row in rows)
         near = sum(row["auto_over_fastest"] <= 1.1 for row in rows)
         found.append(f"{words}: the fastest in {best} of {len(rows)} calls, within 10 % of it in {near}")
+    on_gpu = result["environment"]["device"] == "cuda"
+    column = " products in |" if on_gpu else ""
     lines = [
-        _where(result),
+        _where_on_gpu(result) if on_gpu else _where(result),
         f"What `auto` takes, against every other algorithm. {'. '.join(found)}.\n",
         "<details><summary>every algorithm for every layer that has a choice</summary>\n",
-        "| kernel | image | filter | stride | milliseconds, what `auto` takes in bold |",
-        "|---|---|---|---|---|",
+        f"| kernel | image | filter | stride |{column} milliseconds, with `auto`'s in bold |",
+        f"|---|---|---|---|{'---|' if on_gpu else ''}---|",
     ]
     for row in result["rows"]:
         if row["from"] != "networks":
             continue
-        times = [f"{name} {t['median_s'] * 1e3:.2f}" for name, t in row["algorithms"].items()]
+        times = [f"{name} {t['median_s'] * 1e3:.{3 if on_gpu else 2}f}" for name, t in row["algorithms"].items()]
         times = [f"**{cell}**" if cell.split()[0] == row["auto"] else cell for cell in times]
         x, w = ("×".join(map(str, row[side][1:] if side == "x" else row[side])) for side in "xw")
-        lines.append(f"| {row['op']} | {x} | {w} | {row['stride'][0]} | {', '.join(times)} |")
+        precision = f" {row['products_in']} |" if on_gpu else ""
+        lines.append(f"| {row['op']} | {x} | {w} | {row['stride'][0]} |{precision} {', '.join(times)} |")
     return "\n".join(lines) + "\n\n</details>\n"
 
 

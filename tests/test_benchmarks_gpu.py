@@ -17,9 +17,10 @@ import pytest
 from emulation import cupy_standin
 
 import minifcn as mf
-from benchmarks import gpu, gpu_kernels, gpu_models, kernels, measure, models, tables
+from benchmarks import algorithms, gpu, gpu_kernels, gpu_models, kernels, measure, models, tables
 from benchmarks.__main__ import main
 from minifcn import nn
+from minifcn.geometry import ConvGeometry
 
 PEAK = {"sgemm_gflops": 50e3, "tf32_gemm_gflops": 400e3, "copy_gb_per_s": 2500.0}
 WITH_TORCH = pytest.param(("torch", "cpu"), marks=pytest.mark.skipif(not find_spec("torch"), reason="no PyTorch"))
@@ -354,7 +355,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "scaling is measured on the CPU; --device cuda is for kernels and models" in complaint(
+    assert "scaling is measured on the CPU; --device cuda is for kernels, models, algorithms" in complaint(
         capsys, "scaling", "--device", "cuda"
     )
     assert "needs --device cuda" in complaint(capsys, "kernels", "--against", "cpu")
@@ -452,4 +453,22 @@ def test_the_script_for_a_gpu_names_what_exists() -> None:
     assert all((root / file).is_file() for file in files)
     done = subprocess.run([script, "nothing"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "no part nothing; there are tests, sanitizer, kernels and models" in done.stderr
+    assert "no part nothing; there are tests, sanitizer, kernels, models and algorithms" in done.stderr
+
+
+def test_every_algorithm_on_a_gpu(
+    emulated: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In each precision, tensor cores only where they are allowed; shown as a table, and not kept."""
+    geom = ConvGeometry.of_conv((1, 32, 8, 8), (32, 32, 3, 3), (1, 1), (1, 1), (1, 1), 1, "test")
+    monkeypatch.setattr(algorithms, "geometries", lambda names: {geom: "networks"})
+    assert main(["algorithms", "--device", "cuda", "--rounds", "1"]) == 0
+    assert "not kept" in capsys.readouterr().out
+    rows = list(algorithms.rows_on_gpu((), 1, (), PEAK))
+    found = {(row["products_in"], row["op"]): (row["auto"], set(row["algorithms"])) for row in rows}
+    strict = {"implicit", "winograd_f4", "gemm"}
+    for op in ("conv2d", "conv_transpose2d", "conv2d_weight"):
+        assert found["float32", op] == ("winograd_f4", strict)
+        assert found["TF32", op] == ("tensor_cores", strict | {"tensor_cores"})
+    table = tables._algorithms(json.loads(result(rows)))
+    assert "| conv2d | 32×8×8 | 32×32×3×3 | 1 | TF32 |" in table
