@@ -98,8 +98,8 @@ MISTAKES = {
     ),
     "a walk that skips a plane": (
         "norm.cu",
-        "w.place += w.over_rows;",
-        "w.place += w.over_rows + w.M;",
+        "place += over_rows;",
+        "place += over_rows + M;",
         "batch_norm_grad",
         "cuda",
     ),
@@ -111,7 +111,7 @@ MISTAKES = {
         "cuda",
     ),
     "a random constant": ("philox.cuh", "0xBB67AE85u", "0xBB67AE86u", "dropout", "philox"),
-    "exp without its shift": ("loss.cu", "- top);\n    return sum", "- 0);\n    return sum", "cross_entropy", "cuda"),
+    "exp without its shift": ("loss.cu", "exponential(value - s.top);", "exponential(value);", "cross_entropy", "cuda"),
     "the wrong neighbour": ("interpolate.cu", "axis.b[q] * row[v + 1]", "axis.b[q] * row[v]", "interpolate", "cuda"),
     "a run that is added twice": (
         "scatter.cu",

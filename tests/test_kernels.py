@@ -103,6 +103,10 @@ def cross_entropy_examples(grad: bool) -> Iterator[Example]:
             x, target = normal(2, 4, 6) * size, np.arange(12).reshape(2, 6) % 5
             params = {"target": np.where(target == 4, 255, target), "weight": weight, "ignore_index": 255}
             yield [normal(2, 6), x] if grad else [x], params
+    x = normal(2, 4, 6)
+    x[:, :2, ::2], x[:, 3, 1] = -np.inf, -np.inf  # classes that cannot be, the first ones too
+    params = {"target": np.full((2, 6), 2), "weight": None, "ignore_index": 255}
+    yield [normal(2, 6), x] if grad else [x], params
 
 
 def dropout_examples() -> Iterator[Example]:

@@ -49,26 +49,54 @@ __device__ inline offset all_threads() {
     return gridDim.x * (offset)blockDim.x;
 }
 
-// out[e] = f(in[0][e], …) for n elements, 16 bytes at a time where all arrays begin at a multiple of 16 bytes. out may
-// be one of the inputs.
+// Whether all arrays begin at a multiple of 16 bytes.
+template <int K>
+__device__ inline bool all_aligned(const real* const (&arrays)[K]) {
+    for (int k = 0; k < K; k++) {
+        if ((size_t)arrays[k] % sizeof(Pack) != 0) return false;
+    }
+    return true;
+}
+
+// out[e] = f(in[0][e], …) of one number, or of one pack.
+template <int K, class F>
+__device__ inline void map_one(offset e, const real* const (&in)[K], real* out, F f) {
+    real values[K];
+    for (int k = 0; k < K; k++) values[k] = in[k][e];
+    out[e] = f(values);
+}
+
+template <int K, class F>
+__device__ inline void map_pack(offset e, const real* const (&in)[K], real* out, F f) {
+    Pack given[K], result;
+    for (int k = 0; k < K; k++) given[k] = ((const Pack*)in[k])[e];
+    for (int l = 0; l < PACK; l++) {
+        real values[K];
+        for (int k = 0; k < K; k++) values[k] = given[k].at[l];
+        result.at[l] = f(values);
+    }
+    ((Pack*)out)[e] = result;
+}
+
+// out[e] = f(in[0][e], …) for n elements, 16 bytes at a time where the arrays allow it. out may be one of the inputs.
 template <int K, class F>
 __device__ void map(offset n, const real* const (&in)[K], real* out, F f) {
-    bool aligned = (size_t)out % 16 == 0;
-    for (int k = 0; k < K; k++) aligned = aligned && (size_t)in[k] % 16 == 0;
-    offset packs = aligned ? n / PACK : 0;
-    for (offset e = first_element(); e < packs; e += all_threads()) {
-        Pack given[K], result;
-        for (int k = 0; k < K; k++) given[k] = ((const Pack*)in[k])[e];
-        for (int l = 0; l < PACK; l++) {
-            real values[K];
-            for (int k = 0; k < K; k++) values[k] = given[k].at[l];
-            result.at[l] = f(values);
+    offset packs = all_aligned(in) && all_aligned({out}) ? n / PACK : 0;
+    for (offset e = first_element(); e < packs; e += all_threads()) map_pack(e, in, out, f);
+    for (offset e = packs * PACK + first_element(); e < n; e += all_threads()) map_one(e, in, out, f);
+}
+
+// The same for planes of M numbers, where begin(plane) gives the f of a plane. A row of blocks belongs to one plane.
+template <int K, class Begin>
+__device__ void map_planes(offset planes, int M, const real* const (&in)[K], real* out, Begin begin) {
+    bool packed = M % PACK == 0 && all_aligned(in) && all_aligned({out});
+    int first = blockIdx.x * blockDim.x + threadIdx.x, step = gridDim.x * blockDim.x;
+    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+        auto f = begin(plane);
+        if (packed) {
+            for (int e = first; e < M / PACK; e += step) map_pack(plane * (M / PACK) + e, in, out, f);
+        } else {
+            for (int m = first; m < M; m += step) map_one(plane * M + m, in, out, f);
         }
-        ((Pack*)out)[e] = result;
-    }
-    for (offset e = packs * PACK + first_element(); e < n; e += all_threads()) {
-        real values[K];
-        for (int k = 0; k < K; k++) values[k] = in[k][e];
-        out[e] = f(values);
     }
 }

@@ -2,21 +2,21 @@
 #include "scalar.cuh"
 
 constexpr int STAGES = sizeof(real) == 4 ? 4 : 2;
+// Two blocks to a processor leave the products enough registers: left to itself, the compiler aims at more and spills.
 using Columns = Tiling<64, 64, 256, STAGES, false>;
 using Turned = Tiling<64, 64, 256, STAGES == 4 ? 3 : 2, true>;
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 conv2d(Problem p, Windows w, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Columns::NUMBERS];
     conv2d_block<Columns, Scalar<Columns>>(p, w, f, y, parts, memory);
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_weight(Problem p, Windows w, int taps, real* result) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight(Problem p, Windows w, int taps, real* result) {
     __shared__ __align__(16) real memory[Turned::NUMBERS];
     conv2d_weight_block<Turned, Scalar<Turned>>(p, w, taps, result, memory);
 }
 
-// two blocks to a processor leave enough registers: left to itself, the compiler aims at more and spills
 extern "C" __global__ void __launch_bounds__(256, 2)
 conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, real* x) {
     __shared__ __align__(16) real memory[Columns::NUMBERS];

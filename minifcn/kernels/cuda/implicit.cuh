@@ -36,9 +36,10 @@ struct Problem {
     int places;  // N·P·Q
 };
 
-template <int ROWS_, int COLUMNS_, int THREADS_, int STAGES_, bool COLUMNS_BY_DEPTH>
+template <int ROWS_, int COLUMNS_, int THREADS_, int STAGES_, bool COLUMNS_BY_DEPTH_>
 struct Tiling {
     static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, THREADS = THREADS_, STAGES = STAGES_;
+    static constexpr bool COLUMNS_BY_DEPTH = COLUMNS_BY_DEPTH_;
     static constexpr int SLAB_A = ROWS * BY_DEPTH;
     static constexpr int SLAB_B = COLUMNS_BY_DEPTH ? COLUMNS * BY_DEPTH : DEPTH * (COLUMNS + SPARE);
     static constexpr int NUMBERS = STAGES * (SLAB_A + SLAB_B);  // of shared memory

@@ -11,19 +11,25 @@ __device__ inline real logarithm(real x) {
     return sizeof(real) == 4 ? logf(x) : log(x);
 }
 
-__device__ inline real largest(const real* logits, int C, int M) {
-    real top = logits[0];
+struct Softmax {
+    real top, sum;  // the largest logit, and Σ exp(logit − top)
+};
+
+// In one pass: when a larger logit turns up, the sum so far is scaled down to it.
+__device__ inline Softmax softmax_of(const real* logits, int C, int M) {
+    Softmax s = {logits[0], 1};
     for (int c = 1; c < C; c++) {
         real value = logits[(offset)c * M];
-        if (value > top || is_nan(value)) top = value;
+        if (value > s.top) {
+            // logits of −∞ before the first finite one count for nothing (and −∞ − −∞ is no number)
+            bool nothing = s.top == -real(__int_as_float(0x7f800000));
+            s.sum = (nothing ? real(0) : s.sum * exponential(s.top - value)) + 1;
+            s.top = value;
+        } else {
+            s.sum += value == s.top ? real(1) : exponential(value - s.top);
+        }
     }
-    return top;
-}
-
-__device__ inline real sum_of_exponentials(const real* logits, real top, int C, int M) {
-    real sum = 0;
-    for (int c = 0; c < C; c++) sum += exponential(logits[(offset)c * M] - top);
-    return sum;
+    return s;
 }
 
 // loss[n,m] = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]), 0 where t = target[n,m] is ignored.
@@ -37,8 +43,8 @@ cross_entropy(const real* x, const long long* target, const real* weight, real* 
             continue;
         }
         const real* logits = x + (pixel / M * C) * M + pixel % M;
-        real top = largest(logits, C, M);
-        real value = logarithm(sum_of_exponentials(logits, top, C, M)) + (top - logits[t * M]);
+        Softmax s = softmax_of(logits, C, M);
+        real value = logarithm(s.sum) + (s.top - logits[t * M]);
         loss[pixel] = weight ? value * weight[t] : value;
     }
 }
@@ -55,10 +61,10 @@ cross_entropy_grad(const real* gy, const real* x, const long long* target, const
             for (int c = 0; c < C; c++) gx[at + (offset)c * M] = 0;
             continue;
         }
-        real top = largest(logits, C, M), sum = sum_of_exponentials(logits, top, C, M);
+        Softmax s = softmax_of(logits, C, M);
         real factor = weight ? gy[pixel] * weight[t] : gy[pixel];
         for (int c = 0; c < C; c++) {
-            real share = exponential(logits[(offset)c * M] - top) / sum;
+            real share = exponential(logits[(offset)c * M] - s.top) / s.sum;
             gx[at + (offset)c * M] = factor * (c == t ? share - 1 : share);
         }
     }

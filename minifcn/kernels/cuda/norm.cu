@@ -21,46 +21,57 @@ __device__ inline Affine affine(double mean, double var, double gamma, double be
     return a;
 }
 
-// This thread's walk through a slice of channel c, in steps of a block, without a division on the way.
-struct Walk {
-    offset left;   // elements of the slice from here on
-    offset place;  // of the element in x (N,C,M)
-    int m, M, step_m;
-    offset over_rows, step_rows;  // from the end of a plane to the channel's next one; of all the planes that a step skips
-};
-
-__device__ inline Walk walk(int c, int N, int C, int M) {
+// use(place) for this thread's places, every THREADS-th, in the block's slice of channel c of an array (N,C,M): found in
+// steps that need no division.
+template <class Use>
+__device__ void walk_units(int c, int N, int C, int M, Use use) {
     offset count = (offset)N * M, length = (count + gridDim.y - 1) / gridDim.y;
     offset begin = blockIdx.y * length, end = begin + length < count ? begin + length : count;
     offset e = begin + threadIdx.x;
-    Walk w;
-    w.left = end - e;
-    w.m = e % M;
-    w.place = (e / M * C + c) * M + w.m;
-    w.M = M;
-    w.step_m = THREADS % M;
-    w.over_rows = (offset)(C - 1) * M;
-    w.step_rows = (offset)(THREADS / M) * C * M;
-    return w;
-}
-
-__device__ inline void advance(Walk& w) {
-    w.left -= THREADS;
-    w.place += w.step_rows + w.step_m;
-    w.m += w.step_m;
-    if (w.m >= w.M) {
-        w.m -= w.M;
-        w.place += w.over_rows;
+    int m = e % M, step = THREADS % M;
+    offset place = (e / M * C + c) * M + m;
+    offset over_rows = (offset)(C - 1) * M;             // from the end of a plane to the channel's next one
+    offset step_rows = (offset)(THREADS / M) * C * M;   // of all the planes that a step skips
+    for (; e < end; e += THREADS) {
+        use(place);
+        place += step_rows + step;
+        m += step;
+        if (m >= M) {
+            m -= M;
+            place += over_rows;
+        }
     }
 }
 
-// sums[c][slice] = Σ x.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// use(values of K arrays) at these places, 16 bytes at a time where the arrays allow it.
+template <int K, class Use>
+__device__ void walk_channel(int c, int N, int C, int M, const real* const (&arrays)[K], Use use) {
+    if (M % PACK == 0 && all_aligned(arrays)) {
+        walk_units(c, N, C, M / PACK, [&](offset place) {
+            Pack packs[K];
+            for (int k = 0; k < K; k++) packs[k] = ((const Pack*)arrays[k])[place];
+            for (int l = 0; l < PACK; l++) {
+                real values[K];
+                for (int k = 0; k < K; k++) values[k] = packs[k].at[l];
+                use(values);
+            }
+        });
+    } else {
+        walk_units(c, N, C, M, [&](offset place) {
+            real values[K];
+            for (int k = 0; k < K; k++) values[k] = arrays[k][place];
+            use(values);
+        });
+    }
+}
+
+// sums[c][slice] = Σ x. (Four blocks to a processor leave enough registers: left to itself, the compiler spills.)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 channel_sum(const real* x, double* sums, int N, int C, int M) {
     __shared__ double parts[WARPS];
     int c = blockIdx.x, slices = gridDim.y;
     double sum[1] = {0};
-    for (Walk w = walk(c, N, C, M); w.left > 0; advance(w)) sum[0] += x[w.place];
+    walk_channel<1>(c, N, C, M, {x}, [&](const real (&v)[1]) { sum[0] += v[0]; });
     block_sum<1, THREADS>(sum, parts);
     if (threadIdx.x == 0) sums[c * slices + blockIdx.y] = sum[0];
 }
@@ -83,11 +94,11 @@ batch_norm_sums(const real* x, double2* sums, int N, int C, int M) {
     int c = blockIdx.x, slices = gridDim.y;
     double first = x[(offset)c * M];
     double sum[2] = {0, 0};
-    for (Walk w = walk(c, N, C, M); w.left > 0; advance(w)) {
-        double value = x[w.place] - first;
+    walk_channel<1>(c, N, C, M, {x}, [&](const real (&v)[1]) {
+        double value = v[0] - first;
         sum[0] += value;
         sum[1] += value * value;
-    }
+    });
     block_sum<2, THREADS>(sum, parts);
     if (threadIdx.x == 0) {
         double2 both = {sum[0], sum[1]};
@@ -116,13 +127,11 @@ batch_norm_moments(const real* x, const double2* sums, double* mean, double* var
 template <class Statistic>
 __device__ void normalise(const real* x, real* y, const real* gamma, const real* beta, const Statistic* mean,
                           const Statistic* var, offset planes, int C, int M, double eps) {
-    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+    map_planes<1>(planes, M, {x}, y, [=](offset plane) {
         int c = plane % C;
         Affine a = affine(mean[c], var[c], gamma[c], beta[c], eps);
-        for (int m = blockIdx.x * THREADS + threadIdx.x; m < M; m += gridDim.x * THREADS) {
-            y[plane * M + m] = (x[plane * M + m] - a.centre) * a.scale + a.shift;
-        }
-    }
+        return [=](const real (&v)[1]) { return (v[0] - a.centre) * a.scale + a.shift; };
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -145,10 +154,10 @@ batch_norm_grad_sums(const real* gy, const real* x, const double* mean, const do
     int c = blockIdx.x, slices = gridDim.y;
     double middle = mean[c], over_sigma = 1 / sqrt(var[c] + eps);
     double sum[2] = {0, 0};
-    for (Walk w = walk(c, N, C, M); w.left > 0; advance(w)) {
-        sum[0] += gy[w.place];
-        sum[1] += gy[w.place] * ((x[w.place] - middle) * over_sigma);
-    }
+    walk_channel<2>(c, N, C, M, {gy, x}, [&](const real (&v)[2]) {
+        sum[0] += v[0];
+        sum[1] += v[0] * ((v[1] - middle) * over_sigma);
+    });
     block_sum<2, THREADS>(sum, parts);
     if (threadIdx.x == 0) {
         double2 both = {sum[0], sum[1]};
@@ -181,12 +190,9 @@ batch_norm_grad_factors(const double2* sums, const real* gamma, const double* me
 extern "C" __global__ void __launch_bounds__(THREADS)
 batch_norm_grad(const real* gy, const real* x, const double* mean, const double* factors, real* gx, offset planes,
                 int C, int M) {
-    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+    map_planes<2>(planes, M, {gy, x}, gx, [=](offset plane) {
         int c = plane % C;
         real centre = mean[c], by_gy = factors[3 * c], by_x = factors[3 * c + 1], shift = factors[3 * c + 2];
-        for (int m = blockIdx.x * THREADS + threadIdx.x; m < M; m += gridDim.x * THREADS) {
-            offset at = plane * M + m;
-            gx[at] = gy[at] * by_gy + (x[at] - centre) * by_x + shift;
-        }
-    }
+        return [=](const real (&v)[2]) { return v[0] * by_gy + (v[1] - centre) * by_x + shift; };
+    });
 }

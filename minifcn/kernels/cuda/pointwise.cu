@@ -16,18 +16,17 @@ extern "C" __global__ void __launch_bounds__(256) relu_grad(const real* gy, cons
 }
 
 // What follows a convolution, in place: y[n,o,m] = max(y·scale[o] + b[o] + add[n,o,m], 0), m < M = P·Q. Null pointers
-// leave their part out. A row of blocks belongs to one plane (n, o).
+// leave their part out.
 extern "C" __global__ void __launch_bounds__(256)
 epilogue(real* y, const real* scale, const real* b, const real* add, offset planes, int O, int M, int relu) {
-    for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
+    map_planes<2>(planes, M, {y, add ? add : y}, y, [=](offset plane) {
         int o = plane % O;
         real factor = scale ? scale[o] : real(1), shift = b ? b[o] : real(0);
-        for (int m = blockIdx.x * blockDim.x + threadIdx.x; m < M; m += gridDim.x * blockDim.x) {
-            real value = y[plane * M + m] * factor + shift;
-            if (add) value += add[plane * M + m];
-            y[plane * M + m] = relu && value <= 0 ? real(0) : value;
-        }
-    }
+        return [=](const real (&v)[2]) {
+            real value = v[0] * factor + shift + (add ? v[1] : real(0));
+            return relu && value <= 0 ? real(0) : value;
+        };
+    });
 }
 
 // y[e] = x[e]·factor where random word number start + e is at least the threshold, else 0. One evaluation gives four

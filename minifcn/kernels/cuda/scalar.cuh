@@ -8,19 +8,40 @@ struct Scalar {
     static constexpr int TALL = T::ROWS / DOWN, WIDE = T::COLUMNS / ACROSS;
     real sums[TALL][WIDE] = {};
 
+    // Shared memory is read 16 bytes at a time, or reading would take longer than multiplying.
     __device__ void add(const real* a, const real* b) {
-        int down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
+        int row = threadIdx.x / ACROSS * TALL, column = threadIdx.x % ACROSS * WIDE;
 #pragma unroll
-        for (int k = 0; k < DEPTH; k++) {
-            real left[TALL], right[WIDE];
+        for (int k = 0; k < DEPTH; k += PACK) {
+            Pack left[TALL];
 #pragma unroll
-            for (int i = 0; i < TALL; i++) left[i] = a[T::at_a(down * TALL + i, k)];
+            for (int i = 0; i < TALL; i++) left[i] = *(const Pack*)&a[T::at_a(row + i, k)];
+            if constexpr (T::COLUMNS_BY_DEPTH) {
+                Pack right[WIDE];
 #pragma unroll
-            for (int j = 0; j < WIDE; j++) right[j] = b[T::at_b(k, across + j * ACROSS)];
+                for (int j = 0; j < WIDE; j++) right[j] = *(const Pack*)&b[T::at_b(k, column + j)];
 #pragma unroll
-            for (int i = 0; i < TALL; i++) {
+                for (int l = 0; l < PACK; l++) {
 #pragma unroll
-                for (int j = 0; j < WIDE; j++) sums[i][j] += left[i] * right[j];
+                    for (int i = 0; i < TALL; i++) {
+#pragma unroll
+                        for (int j = 0; j < WIDE; j++) sums[i][j] += left[i].at[l] * right[j].at[l];
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int l = 0; l < PACK; l++) {
+                    Pack right[WIDE / PACK];
+#pragma unroll
+                    for (int j = 0; j < WIDE / PACK; j++) {
+                        right[j] = *(const Pack*)&b[T::at_b(k + l, column + j * PACK)];
+                    }
+#pragma unroll
+                    for (int i = 0; i < TALL; i++) {
+#pragma unroll
+                        for (int j = 0; j < WIDE; j++) sums[i][j] += left[i].at[l] * right[j / PACK].at[j % PACK];
+                    }
+                }
             }
         }
     }
@@ -28,11 +49,11 @@ struct Scalar {
     // use(row, column, value) for each of this thread's numbers
     template <class Use>
     __device__ void each(Use use) const {
-        int down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
+        int row = threadIdx.x / ACROSS * TALL, column = threadIdx.x % ACROSS * WIDE;
 #pragma unroll
         for (int i = 0; i < TALL; i++) {
 #pragma unroll
-            for (int j = 0; j < WIDE; j++) use(down * TALL + i, across + j * ACROSS, sums[i][j]);
+            for (int j = 0; j < WIDE; j++) use(row + i, column + j, sums[i][j]);
         }
     }
 };
