@@ -164,6 +164,29 @@ def test_winograds_matrices_are_those_that_are_derived(gpu: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["implicit", "tensor_cores"])
+def test_filters_that_are_diagonal_in_their_channels(gpu: str, algorithm: str) -> None:
+    """A bilinear upsampling is gathered, exactly; one number beside the diagonal, and all is multiplied."""
+    geom = conv((2, 3, 18, 22), (3, 3, 4, 4), stride=2, padding=1)
+    y, w = normal(*geom.y_shape).astype(np.float32), np.zeros((3, 3, 4, 4), np.float32)
+    tent = np.array([0.25, 0.75, 0.75, 0.25])
+    w[range(3), range(3)] = np.outer(tent, tent)
+    with mf.using(conv_transpose2d=algorithm):
+        found = to_device(kernels.run("conv_transpose2d", to_device(y, gpu), to_device(w, gpu), geom=geom), "cpu")
+        y[1, 0, 2, 3] = np.inf  # not seen by the other channels, as their filters are not multiplied with it
+        apart = to_device(kernels.run("conv_transpose2d", to_device(y, gpu), to_device(w, gpu), geom=geom), "cpu")
+        w[2, 0, 3, 1] = 1.0
+        y[1, 0, 2, 3] = 0.0
+        dense = to_device(kernels.run("conv_transpose2d", to_device(y, gpu), to_device(w, gpu), geom=geom), "cpu")
+    assert np.isfinite(apart[:, 1:]).all()
+    assert not np.isfinite(apart[1, 0]).all()
+    np.testing.assert_allclose(dense, reference("conv_transpose2d", y, w, geom=geom), atol=5e-3)
+    assert np.abs(dense - found).max() > 0.1
+    w[2, 0, 3, 1] = 0.0
+    y[1, 0, 2, 3] = normal(*geom.y_shape)[1, 0, 2, 3]
+    np.testing.assert_allclose(found, reference("conv_transpose2d", y, w, geom=geom), atol=2e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["implicit", "tensor_cores"])
 def test_sums_in_shares(gpu: str, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
     """Blocks in all three axes of the grid, sums cut into shares, and an epilogue after them."""
     geom = conv((2, 7, 9, 10), (70, 7, 3, 3), padding=1)

@@ -49,11 +49,25 @@ def conv_transpose2d_depthwise(y: Array, w: Array, b: Array | None = None, *, ge
     """x[n,c,h,v] = Σ y[n,c,p,q]·w[c,0,i,j] + b[c], over the taps that reach (h, v)."""
     x = new(y, geom.x_shape)
     if x.size:
-        arrays = [None if a is None else contiguous(a, y.dtype) for a in (y, w, b)]
-        planes = geom.n * geom.c
-        grid = over_planes(planes, geom.x_hw[0] * geom.x_hw[1])
-        launch("depthwise", "conv_transpose2d", y, grid, (*arrays, x, size(planes), windows(geom)))
+        transpose_into(x, contiguous(y), contiguous(w), b, geom, geom.w_hw[0] * geom.w_hw[1], None)
     return x
+
+
+def transpose_into(
+    x: Array, y: Array, w: Array, b: Array | None, geom: ConvGeometry, step: int, diagonal: Array | None
+) -> None:
+    """x (N,C,H,W) from y (N,C,P,Q), both contiguous, and one filter per channel, `step` elements apart; only if
+    `diagonal`, an integer on the device, is not 0."""
+    planes = geom.n * geom.c
+    grid = over_planes(planes, geom.x_hw[0] * geom.x_hw[1])
+    bias = None if b is None else contiguous(b)
+    launch(
+        "depthwise",
+        "conv_transpose2d",
+        y,
+        grid,
+        (y, w, bias, diagonal, x, size(planes), windows(geom), np.int32(step)),
+    )
 
 
 @kernel("conv2d_weight", backend="cupy", algorithm="depthwise", supports=_supports, limits=LIMITS, auto=_auto)

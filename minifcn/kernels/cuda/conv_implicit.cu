@@ -1,4 +1,5 @@
 // The implicit products of implicit.cuh in strict float32, or float64.
+#include "reduce.cuh"
 #include "scalar.cuh"
 
 constexpr int STAGES = sizeof(real) == 4 ? 4 : 2;
@@ -18,23 +19,34 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight(Problem p, Wi
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, real* x) {
+conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* diagonal, real* x) {
+    if (diagonal && *diagonal) return;
     __shared__ __align__(16) real memory[Columns::NUMBERS];
     conv_transpose2d_block<Columns, Scalar<Columns>>(p, w, s, bias, x, memory);
 }
 
 // The filters of the phases: a[(c·sh + a)·sw + b][(o·T + t)·R + r] = w[o, c, a + sh·(T − 1 − t), b + sw·(R − 1 − r)],
-// 0 beyond the filter and from K = O·T·R to the pitch.
+// 0 beyond the filter and from K = O·T·R to the pitch. `diagonal`, if given, is 1 before, and 0 afterwards where some
+// filter from o to another channel c ≠ o is not zero: then the products are needed, else gathering per channel is less
+// work (depthwise.cu). Both kernels look at it, so that nobody has to wait for the answer.
 extern "C" __global__ void __launch_bounds__(256)
-phase_filters(const real* w, real* a, int O, int C, int I, int J, int stride_h, int stride_w, int T, int R, int pitch) {
+phase_filters(const real* w, real* a, int* diagonal, int O, int C, int I, int J, int stride_h, int stride_w, int T,
+              int R, int pitch) {
+    __shared__ double parts[256 / WARP];
     offset count = (offset)C * stride_h * stride_w * pitch;
+    double beside[1] = {0};
     for (offset e = first_element(); e < count; e += all_threads()) {
         int k = e % pitch, row = e / pitch;
         int r = k % R, t = k / R % T, o = k / R / T;
         int in_row = row % stride_w, in_column = row / stride_w % stride_h, c = row / stride_w / stride_h;
         int i = in_column + stride_h * (T - 1 - t), j = in_row + stride_w * (R - 1 - r);
-        a[e] = o < O && i < I && j < J ? w[(((offset)o * C + c) * I + i) * J + j] : real(0);
+        real value = o < O && i < I && j < J ? w[(((offset)o * C + c) * I + i) * J + j] : real(0);
+        if (value != 0 && o != c) beside[0] += 1;
+        a[e] = value;
     }
+    if (!diagonal) return;
+    block_sum<1, 256>(beside, parts);
+    if (threadIdx.x == 0 && beside[0] > 0) atomicExch(diagonal, 0);
 }
 
 // result[e] = Σ parts[share][e], shares in order, for a weight gradient.

@@ -4,6 +4,8 @@ Two algorithms launch the same products: "implicit" in strict float32 or float64
 takes under set_float32_matmul_precision("high"). Transposed convolutions of a stride go by their phases, those of
 stride 1 as convolutions with the filter turned round.
 
+A bilinear upsampling is diagonal in its channels: such filters are recognised on the GPU, and gathered per channel.
+
 Where a result has too few blocks to fill a GPU, the sums are cut into shares, which a second kernel adds up in order.
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
+from minifcn.kernels.cuda.conv_depthwise import transpose_into
 from minifcn.kernels.cuda.launch import LARGEST_PLANE, MOST_ROWS, contiguous, launch, new, over, size, windows
 from minifcn.kernels.cuda.load import SINGLE, SINGLE_ONLY
 from minifcn.kernels.precision import tensor_cores
@@ -197,8 +200,9 @@ def _conv_transpose2d(
     pack = 16 // y.itemsize
     pitch = -(-terms // pack) * pack
     filters = new(y, (rows, pitch))
+    diagonal = module_of(y).ones(1, np.int32) if geom.c == geom.o else None  # until something else is found
     numbers = (geom.o, geom.c, *geom.w_hw, sh, sw, *taps, pitch)
-    launch("conv_implicit", "phase_filters", y, over(filters.size), (w, filters, *map(np.int32, numbers)))
+    launch("conv_implicit", "phase_filters", y, over(filters.size), (w, filters, diagonal, *map(np.int32, numbers)))
     # phase (u, v) sees the scores through windows of T × R, the last of which is at p = u
     seen = ConvGeometry(
         n=geom.n,
@@ -216,8 +220,11 @@ def _conv_transpose2d(
     problem = _problem(filters, y, table, rows, terms, pitch, places)
     phases = (geom.c, *geom.x_hw, sh, sw, first[0] * sh - padding[0], first[1] * sw - padding[1])
     grid = (-(-places // 64), -(-rows // 64))
-    given = (problem, windows(seen), np.array([phases], PHASES), None if b is None else contiguous(b), x)
+    bias = None if b is None else contiguous(b)
+    given = (problem, windows(seen), np.array([phases], PHASES), bias, diagonal, x)
     launch(family, "conv_transpose2d", y, grid, given, PHASE_THREADS[family])
+    if diagonal is not None:
+        transpose_into(x, y, w, bias, geom, (geom.c + 1) * math.prod(geom.w_hw), diagonal)
     return x
 
 

@@ -33,16 +33,20 @@ conv2d(const real* x, const real* w, const real* scale, const real* b, const rea
 }
 
 // x[n,c,h,v] = Σ y[n,c,p,q]·w[c,i,j] + b[c]. Only the taps that reach (h, v) are visited: every stride-th, of dilation 1.
-extern "C" __global__ void __launch_bounds__(THREADS)
-conv_transpose2d(const real* y, const real* w, const real* b, real* x, offset planes, Windows g) {
+// Filters are `step` numbers apart: I·J, or (C + 1)·I·J on the diagonal of dense ones (C, C, I, J), and then everything
+// is done only if `diagonal` says that the others are zero. (Four blocks to a processor leave enough registers.)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
+conv_transpose2d(const real* y, const real* w, const real* b, const int* diagonal, real* x, offset planes, Windows g,
+                 int step) {
+    if (diagonal && !*diagonal) return;
     int pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         int c = plane % g.C;
-        const real *scores = y + plane * g.P * g.Q, *filter = w + c * g.I * g.J;
+        const real *scores = y + plane * g.P * g.Q, *filter = w + (offset)c * step;
         for (int pixel = blockIdx.x * THREADS + threadIdx.x; pixel < pixels; pixel += gridDim.x * THREADS) {
             int below = pixel / g.W + g.pad_h, right = pixel % g.W + g.pad_w;
-            int first_p = at_least(divide_up(at_least(below - (g.I - 1) * g.dil_h, 0), g.stride_h), 0);
-            int first_q = at_least(divide_up(at_least(right - (g.J - 1) * g.dil_w, 0), g.stride_w), 0);
+            int first_p = divide_up(at_least(below - (g.I - 1) * g.dil_h, 0), g.stride_h);
+            int first_q = divide_up(at_least(right - (g.J - 1) * g.dil_w, 0), g.stride_w);
             real sum = b ? b[c] : real(0);
             for (int p = first_p; p < g.P && p * g.stride_h <= below; p++) {
                 int i = (below - p * g.stride_h) / g.dil_h;
