@@ -44,18 +44,8 @@ conv_transpose2d(const real* y, const real* w, const real* b, const int* diagona
         int c = plane % g.C;
         const real *scores = y + plane * g.P * g.Q, *filter = w + (offset)c * step;
         for (int pixel = blockIdx.x * THREADS + threadIdx.x; pixel < pixels; pixel += gridDim.x * THREADS) {
-            int below = pixel / g.W + g.pad_h, right = pixel % g.W + g.pad_w;
-            int first_p = divide_up(at_least(below - (g.I - 1) * g.dil_h, 0), g.stride_h);
-            int first_q = divide_up(at_least(right - (g.J - 1) * g.dil_w, 0), g.stride_w);
             real sum = b ? b[c] : real(0);
-            for (int p = first_p; p < g.P && p * g.stride_h <= below; p++) {
-                int i = (below - p * g.stride_h) / g.dil_h;
-                if (p * g.stride_h + i * g.dil_h != below) continue;
-                for (int q = first_q; q < g.Q && q * g.stride_w <= right; q++) {
-                    int j = (right - q * g.stride_w) / g.dil_w;
-                    if (q * g.stride_w + j * g.dil_w == right) sum += scores[p * g.Q + q] * filter[i * g.J + j];
-                }
-            }
+            windows_at(pixel, g, [&](int p, int q, int i, int j) { sum += scores[p * g.Q + q] * filter[i * g.J + j]; });
             x[plane * pixels + pixel] = sum;
         }
     }

@@ -4,23 +4,6 @@
 // A row of blocks belongs to one plane (n, c), its threads to the places within.
 #include "common.cuh"
 
-// Which windows p of an axis can hold row h = p·stride + i·dilation − padding, first … last, and by which tap i one does.
-struct Range {
-    int first, last;
-};
-
-__device__ inline Range windows_at(int h, int stride, int padding, int dilation, int taps, int count) {
-    int from_first = h + padding, beyond = from_first - (taps - 1) * dilation;
-    Range range = {beyond <= 0 ? 0 : divide_up(beyond, stride), at_most(from_first / stride, count - 1)};
-    return range;
-}
-
-__device__ inline bool tap_at(int h, int p, int stride, int padding, int dilation, int& tap) {
-    int from_window = h + padding - p * stride;
-    tap = from_window / dilation;
-    return tap * dilation == from_window;
-}
-
 // y and the tap i·J + j that holds the largest value: the first of equal ones, or the last NaN.
 extern "C" __global__ void __launch_bounds__(256)
 max_pool2d(const real* x, real* y, int* tap, offset planes, Windows w) {
@@ -69,18 +52,11 @@ pool_put(const real* y, const int* tap, real* x, offset planes, Windows w) {
     int places = w.P * w.Q, pixels = w.H * w.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
-            int h = pixel / w.W, v = pixel % w.W, i, j;
-            Range rows = windows_at(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P);
-            Range columns = windows_at(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q);
             real sum = 0;
-            for (int p = rows.first; p <= rows.last; p++) {
-                if (!tap_at(h, p, w.stride_h, w.pad_h, w.dil_h, i)) continue;
-                for (int q = columns.first; q <= columns.last; q++) {
-                    if (!tap_at(v, q, w.stride_w, w.pad_w, w.dil_w, j)) continue;
-                    offset place = plane * places + p * w.Q + q;
-                    if (tap[place] == i * w.J + j) sum += y[place];
-                }
-            }
+            windows_at(pixel, w, [&](int p, int q, int i, int j) {
+                offset place = plane * places + p * w.Q + q;
+                if (tap[place] == i * w.J + j) sum += y[place];
+            });
             x[plane * pixels + pixel] = sum;
         }
     }
@@ -113,18 +89,8 @@ avg_pool2d_adjoint(const real* y, const real* scale, real* x, offset planes, Win
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* scores = y + plane * places;
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
-            int h = pixel / w.W, v = pixel % w.W, i, j;
-            Range rows = windows_at(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P);
-            Range columns = windows_at(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q);
             real sum = 0;
-            for (int p = rows.first; p <= rows.last; p++) {
-                if (!tap_at(h, p, w.stride_h, w.pad_h, w.dil_h, i)) continue;
-                for (int q = columns.first; q <= columns.last; q++) {
-                    if (tap_at(v, q, w.stride_w, w.pad_w, w.dil_w, j)) {
-                        sum += scores[p * w.Q + q] * scale[p * w.Q + q];
-                    }
-                }
-            }
+            windows_at(pixel, w, [&](int p, int q, int, int) { sum += scores[p * w.Q + q] * scale[p * w.Q + q]; });
             x[plane * pixels + pixel] = sum;
         }
     }

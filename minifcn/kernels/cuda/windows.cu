@@ -23,25 +23,18 @@ unfold(const real* x, real* cols, offset planes, Windows w, int from, int rows) 
 }
 
 // The adjoint: a thread has one pixel and gathers what was read from it, plus b[c] where a bias is given. With
-// `more` the sum goes on top of what x holds, of columns that came before.
-extern "C" __global__ void __launch_bounds__(256)
+// `more` the sum goes on top of what x holds, of columns that came before. (Four blocks to a processor leave enough registers.)
+extern "C" __global__ void __launch_bounds__(256, 4)
 fold(const real* cols, real* x, const real* b, offset planes, Windows w, int from, int rows, int more) {
     int places = rows * w.Q, pixels = w.H * w.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* in = cols + plane * w.I * w.J * places;
         real start = b ? b[plane % w.C] : real(0);
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
-            int h = pixel / w.W, v = pixel % w.W;
             real sum = more ? x[plane * pixels + pixel] : start;
-            for (int i = 0; i < w.I; i++) {
-                int above = h + w.pad_h - i * w.dil_h, p = above / w.stride_h;
-                if (above < 0 || p * w.stride_h != above || p < from || p >= from + rows) continue;
-                for (int j = 0; j < w.J; j++) {
-                    int before = v + w.pad_w - j * w.dil_w, q = before / w.stride_w;
-                    if (before < 0 || q * w.stride_w != before || q >= w.Q) continue;
-                    sum += in[(offset)(i * w.J + j) * places + (p - from) * w.Q + q];
-                }
-            }
+            windows_at(pixel, w, [&](int p, int q, int i, int j) {
+                if (p >= from && p < from + rows) sum += in[(offset)(i * w.J + j) * places + (p - from) * w.Q + q];
+            });
             x[plane * pixels + pixel] = sum;
         }
     }
