@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from minifcn.memory import owns
 Array = NDArray[Any]  # a NumPy array, or a CuPy array that behaves as one
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NUMPY = (np.ndarray, np.generic)  # a tuple: a union of types would be built anew at every look
+LEAST_CAPABILITY = (8, 0)  # asynchronous copies and TF32 came with Ampere
 DLPACK_CUDA = 2  # DLDeviceType kDLCUDA
 
 
@@ -51,7 +51,7 @@ def _library(array: object) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def is_array(value: object) -> bool:
+def is_array(value: object) -> TypeGuard[Array]:
     """Whether it is an array or scalar of NumPy, or an array of CuPy."""
     return isinstance(value, _NUMPY) or hasattr(value, "__cuda_array_interface__")
 
@@ -76,10 +76,11 @@ def freeze(array: Array) -> Array:
 
 def own(array: Array, shared: bool) -> Array:
     """A writable array whose memory nobody else has: a copy of one that is shared or a view, else the array itself."""
-    if shared or (isinstance(array, np.ndarray) and not owns(array)):
+    if not isinstance(array, np.ndarray):
+        return array.copy() if shared or array.base is not None else array
+    if shared or not owns(array):
         return array.copy()
-    if isinstance(array, np.ndarray):
-        array.flags.writeable = True
+    array.flags.writeable = True
     return array
 
 
@@ -89,7 +90,7 @@ def gpu_status() -> tuple[bool, str]:
 
     Counting devices is not enough: a missing NVRTC or missing headers show only when a kernel is compiled, so one is.
     """
-    install = 'pip install "minifcn[cuda13]" (or cuda12, for a driver older than 580)'
+    install = 'pip install "cupy-cuda13x[ctk]" (or cupy-cuda12x[ctk], for a driver older than 580)'
     try:
         import cupy
     except ModuleNotFoundError as error:
@@ -106,10 +107,8 @@ def gpu_status() -> tuple[bool, str]:
         driver = runtime.driverGetVersion()
         if driver == 0:
             return False, "no NVIDIA driver is installed"
-        return (
-            False,
-            f"the driver supports CUDA {driver} and CuPy needs {runtime.runtimeGetVersion()}; update the driver",
-        )
+        has, needs = (f"{v // 1000}.{v % 1000 // 10}" for v in (driver, runtime.runtimeGetVersion()))
+        return False, f"the driver supports CUDA {has} and CuPy needs {needs}; a newer driver is needed, or {install}"
     if count == 0:
         return False, "the driver sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
     try:
@@ -121,35 +120,33 @@ def gpu_status() -> tuple[bool, str]:
         return False, f"a GPU is there but cannot run kernels ({type(error).__name__}: {error}); {install}"
     if not works:
         return False, "a GPU is there but a kernel gave a wrong result; check the driver"
-    return True, str(runtime.getDeviceProperties(0)["name"].decode())
+    properties = runtime.getDeviceProperties(0)
+    name, capability = properties["name"].decode(), (properties["major"], properties["minor"])
+    if capability < LEAST_CAPABILITY:
+        return False, f"the {name} has compute capability {capability[0]}.{capability[1]}; 8.0 or more is needed"
+    return True, str(name)
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on "cpu", "cuda" or "cuda:N"; itself where it is there already.
+    """The array on "cpu" or "cuda" (or "cuda:0"); itself where it is there already.
 
-    Raises ValueError for another name or a GPU that is not there, RuntimeError with the reason where none can be used.
+    One process computes on one GPU, the first that it sees; CUDA_VISIBLE_DEVICES says which those are.
+
+    Raises ValueError for another name, RuntimeError with the reason where no GPU can be used.
     """
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdigit())):
-        raise ValueError(f'to: device is {device!r}; "cpu", "cuda" or "cuda:N" is needed')
-    if kind == "cpu":
-        return array if isinstance(array, np.ndarray) else array.get()
+    if device not in ("cpu", "cuda", "cuda:0"):
+        other = device.startswith("cuda:") and device[5:].isdigit()
+        more = f"; to use that GPU, start Python with CUDA_VISIBLE_DEVICES={device[5:]}" if other else ""
+        raise ValueError(f'to: device is {device!r}; "cpu" or "cuda" is needed{more}')
+    if device == "cpu":
+        return array if isinstance(array, _NUMPY) else array.get()
     usable, reason = gpu_status()
     if not usable:
         raise RuntimeError(f"to: no GPU can be used: {reason}")
     import cupy
 
-    count = cupy.cuda.runtime.getDeviceCount()
-    if int(index or 0) >= count:
-        raise ValueError(f"to: device is {device!r}; the last of the GPUs here is cuda:{count - 1}")
-    with cupy.cuda.Device(int(index or 0)):
-        moved: Array = cupy.asarray(array)
-        return moved
-
-
-def home(array: Array) -> AbstractContextManager[Any]:
-    """Within the block, new arrays are made and kernels run where this one is: CuPy has a current GPU for both."""
-    return nullcontext() if isinstance(array, _NUMPY) else array.device
+    moved: Array = cupy.asarray(array)
+    return moved
 
 
 def out_of_memory(op: str, error: MemoryError) -> MemoryError:
@@ -161,7 +158,7 @@ def out_of_memory(op: str, error: MemoryError) -> MemoryError:
     free, total = cupy.cuda.runtime.memGetInfo()
     return MemoryError(
         f"{op}: the GPU has no memory left ({error}; {(total - free) >> 20:,} of its {total >> 20:,} MiB are in use, "
-        f"other programs' included); a smaller batch, crop or image needs less, and so does another GPU's work ended"
+        f"other programs' included); a smaller batch, crop or image needs less"
     )
 
 

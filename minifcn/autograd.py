@@ -35,7 +35,6 @@ from minifcn.array import (
     device_of,
     export_dlpack,
     freeze,
-    home,
     import_dlpack,
     is_array,
     module_of,
@@ -251,7 +250,8 @@ class Tensor(_Methods):
 
     def __contains__(self, value: object) -> bool:
         """Whether an element equals the value."""
-        return bool((self == Tensor(value)).data.any())  # type: ignore[arg-type]
+        there = module_of(self._array).asarray(Tensor(value)._array)  # type: ignore[arg-type]
+        return bool((self == Tensor(there)).data.any())
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -451,13 +451,9 @@ class Primitive:
     def _compute(self, arrays: list[Array], params: dict[str, Any]) -> Any:
         try:
             if debugging.is_debugging():
-                # what NumPy would warn of is found in the result, and said better
-                with home(arrays[0]), np.errstate(all="ignore"):
+                with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
                     return self._forward(*arrays, **params)
-            if type(arrays[0]) is np.ndarray:  # the usual case, quickly
-                return self._forward(*arrays, **params)
-            with home(arrays[0]):
-                return self._forward(*arrays, **params)
+            return self._forward(*arrays, **params)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import kernels
-from minifcn.array import Array, home, is_array, module_of, to_device
+from minifcn.array import Array, is_array, module_of, to_device
 from minifcn.autograd import Tensor
 from minifcn.nn.module import Module
 
@@ -67,7 +67,7 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    with p.writing() as array, home(array):
+                    with p.writing() as array:
                         self._update(array, p.grad.data, group, self.state.setdefault(position, {}))
                 position += 1
 

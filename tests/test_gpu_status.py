@@ -29,7 +29,7 @@ def cupy_with(kernel: Any = None, zeros: Any = lambda *args: [42], **runtime: An
         "getDeviceCount": lambda: 1,
         "driverGetVersion": lambda: 12040,
         "runtimeGetVersion": lambda: 13020,
-        "getDeviceProperties": lambda device: {"name": b"A GPU"},
+        "getDeviceProperties": lambda device: {"name": b"A GPU", "major": 8, "minor": 0},
     }
     module.cuda = SimpleNamespace(runtime=SimpleNamespace(**{**usual, **runtime}))
     module.RawKernel = kernel or (lambda code, name: lambda grid, block, args: None)
@@ -56,7 +56,7 @@ STATES: dict[str, tuple[Any, str]] = {
     ),
     "a driver too old": (
         cupy_with(getDeviceCount=raising(NO_DRIVER)),
-        r"the driver supports CUDA 12040 and CuPy needs 13020; update the driver",
+        r"the driver supports CUDA 12.4 and CuPy needs 13.2; a newer driver is needed, or pip install",
     ),
     "no visible GPU": (
         cupy_with(getDeviceCount=raising(CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"))),
@@ -66,6 +66,10 @@ STATES: dict[str, tuple[Any, str]] = {
     "no NVRTC": (
         cupy_with(kernel=raising(RuntimeError("Failed to find libnvrtc"))),
         r"a GPU is there but cannot run kernels \(RuntimeError: Failed to find libnvrtc\); pip install",
+    ),
+    "a GPU too old": (
+        cupy_with(getDeviceProperties=lambda device: {"name": b"Tesla T4", "major": 7, "minor": 5}),
+        r"the Tesla T4 has compute capability 7.5; 8.0 or more is needed$",
     ),
     "a wrong result": (
         cupy_with(zeros=lambda *args: [0]),

@@ -146,7 +146,7 @@ def sgd_examples() -> Iterator[Example]:
 def adam_examples() -> Iterator[Example]:
     for decay, step in [(0.0, 1), (0.1, 7)]:
         p, g, m, v = normal(4, 3), normal(4, 3) + 1, normal(4, 3) * 2, normal(3, 4).reshape(4, 3) ** 2
-        yield [p, g, m, v], {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": decay, "step": step}
+        yield [p, g, m, v], {"lr": 0.1, "betas": (0.9, 0.9999), "eps": 1e-8, "weight_decay": decay, "step": step}
 
 
 EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {

@@ -18,7 +18,7 @@ def tensor(op: str, name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if is_array(value):
-        return Tensor(value)  # type: ignore[arg-type]
+        return Tensor(value)
     raise TypeError(f"{op}: {name} is a {type(value).__name__}; a Tensor or an array is needed")
 
 

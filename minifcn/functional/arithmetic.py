@@ -226,8 +226,10 @@ def _dtype_of(value: object) -> np.dtype[Any]:
 def _operand(op: str, value: Operand, other: Operand) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, bool | int | float) and not isinstance(value, np.generic):
-        like = other.data if isinstance(other, Tensor) else np.asarray(other)
+    like = other.data if isinstance(other, Tensor) else other if is_array(other) else np.asarray(other)
+    if isinstance(value, np.generic):
+        return Tensor(module_of(like).asarray(value))
+    if isinstance(value, bool | int | float):
         own = _dtype_of(value)
         return _constant(
             op, "an operand", value, like, own if RANK[own.kind] > RANK.get(like.dtype.kind, 2) else like.dtype
@@ -251,7 +253,7 @@ def sub(x: Operand, y: Operand) -> Tensor:
 
 
 def _is_bool(value: Operand) -> bool:
-    return value.dtype.kind == "b" if isinstance(value, Tensor | np.ndarray) else isinstance(value, bool | np.bool_)
+    return value.dtype.kind == "b" if isinstance(value, Tensor) or is_array(value) else isinstance(value, bool)
 
 
 def mul(x: Operand, y: Operand) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from minifcn.array import FLOATS, module_of
+from minifcn.array import FLOATS, is_array, module_of, to_device
 from minifcn.autograd import Tensor
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
@@ -251,7 +251,7 @@ class Module:
             if k in state:
                 value = state[k].data if isinstance(state[k], Tensor) else state[k]
                 with t.writing() as array:
-                    array[...] = module_of(array).asarray(value)
+                    array[...] = to_device(value, t.device) if is_array(value) else module_of(array).asarray(value)
         return Loaded(missing, unexpected)
 
     def extra_repr(self) -> str:

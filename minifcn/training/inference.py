@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import minifcn.functional as F
-from minifcn.array import gpu_status
+from minifcn.array import gpu_status, to_device
 from minifcn.autograd import Tensor, no_grad
 from minifcn.data import IGNORE, Batch, Dataset, Loader, normalize
-from minifcn.kernels.registry import algorithms
 from minifcn.nn import Module
 from minifcn.training.metrics import ConfusionMatrix
 
@@ -30,7 +29,7 @@ def choose_device(name: str) -> str:
         raise ValueError(f"device is {name!r}; one of cpu, cuda, auto is needed")
     if name == "cpu":
         return name
-    usable, reason = gpu_status() if algorithms("conv2d", "cupy") else (False, "this version has no kernels for one")
+    usable, reason = gpu_status()
     if usable:
         return "cuda"
     if name == "auto":
@@ -112,7 +111,7 @@ def _same_size(loader: Loader) -> Iterator[tuple[NDArray[np.float32], NDArray[np
 
 def _classes(scores: Tensor) -> NDArray[np.int64]:
     """(N, K, H, W) → (N, H, W)"""
-    classes: NDArray[np.int64] = np.argmax(scores.cpu().numpy(), axis=1)
+    classes: NDArray[np.int64] = to_device(scores.data.argmax(axis=1), "cpu")  # numbers of classes travel, not scores
     return classes
 
 

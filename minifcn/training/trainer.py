@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 import minifcn.functional as F
 from minifcn import optim, random
+from minifcn.array import Array
 from minifcn.autograd import Tensor
 from minifcn.data import IGNORE, Augment, Batch, Dataset, Loader, median_frequency_weights, open_dataset
 from minifcn.nn import Module
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
-    Arrays,
     ModelCard,
     load_checkpoint,
     load_model,
@@ -216,7 +216,7 @@ class Trainer:
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._seen = np.zeros(self.card.num_classes, bool)  # classes that training labels have shown
-        self._before_step: tuple[Arrays, dict[str, Any]] | None = None  # where no step is under way
+        self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
     def fit(self) -> TrainResult:
@@ -434,8 +434,9 @@ def _optimizer(
     return optimizer, None
 
 
-def _buffers(module: Module) -> Arrays:
-    return {name: np.array(buffer) for name, buffer in module.named_buffers()}
+def _buffers(module: Module) -> dict[str, Array]:
+    """Copies, where the buffers are."""
+    return {name: buffer.data.copy() for name, buffer in module.named_buffers()}
 
 
 def _check_new(folder: Path) -> None:

@@ -43,7 +43,8 @@ class Unit:
 
     @property
     def code(self) -> str:
-        return _pasted(f"{self.family}.cu", set())
+        # CuPy writes the text to a file in the locale's encoding, which need not have the comments' signs
+        return _pasted(f"{self.family}.cu", set()).encode("ascii", "replace").decode()
 
 
 def units() -> Iterator[Unit]:

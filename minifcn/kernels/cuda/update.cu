@@ -41,13 +41,14 @@ sgd_momentum(real* p, real* v, real* g, offset n, real lr, real decay, real mome
 }
 
 // m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², p ← p − step·m/(√v/unbias + eps), with decay·p added to g before.
+// rest = 1 − β is rounded once: in float32, 1 − 0.999 is off by 10⁻⁵.
 extern "C" __global__ void __launch_bounds__(256)
-adam(real* p, real* m, real* v, real* g, offset n, real step, real decay, real beta1, real beta2, real unbias,
-     real eps) {
+adam(real* p, real* m, real* v, real* g, offset n, real step, real decay, real beta1, real beta2, real rest1,
+     real rest2, real unbias, real eps) {
     update<3, 4>(n, {p, m, v, g}, [=](real (&at)[4]) {
         real slope = at[3] + decay * at[0];
-        at[1] = beta1 * at[1] + (1 - beta1) * slope;
-        at[2] = beta2 * at[2] + (1 - beta2) * (slope * slope);
+        at[1] = beta1 * at[1] + rest1 * slope;
+        at[2] = beta2 * at[2] + rest2 * (slope * slope);
         at[0] -= step * at[1] / (sqrt(at[2]) / unbias + eps);
     });
 }

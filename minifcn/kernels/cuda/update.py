@@ -49,5 +49,5 @@ def adam_step_cuda(
 ) -> tuple[Array, ...]:
     """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − lr·m̂/(√v̂ + eps), in place; (p, m, v)."""
     length, unbias = adam_sizes(lr, betas, step)
-    _in_place("adam", [p, m, v], g, (length, weight_decay, *betas, unbias, eps))
+    _in_place("adam", [p, m, v], g, (length, weight_decay, *betas, *(1 - beta for beta in betas), unbias, eps))
     return p, m, v
