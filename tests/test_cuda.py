@@ -206,10 +206,12 @@ def test_sums_in_shares(gpu: str, monkeypatch: pytest.MonkeyPatch, algorithm: st
     np.testing.assert_allclose(to_device(gw, "cpu") / scale, expected / scale, atol=tolerance)
 
 
-def test_large_blocks_of_tensor_cores(gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of 128 × 128, which small results do not get by themselves."""
-    monkeypatch.setattr(conv_implicit, "ENOUGH_BLOCKS", 1)
-    geom = conv((2, 5, 9, 10), (130, 5, 3, 3), padding=1)
+@pytest.mark.parametrize(("filters", "blocks"), [(130, "_large"), (60, "_flat")])
+def test_large_blocks_of_tensor_cores(gpu: str, monkeypatch: pytest.MonkeyPatch, filters: int, blocks: str) -> None:
+    """Those of 128 × 128, and of 64 × 128 for few filters, which small results do not get by themselves."""
+    monkeypatch.setattr(conv_implicit, "ENOUGH_THREADS", 1)
+    assert conv_implicit._grid(conv_implicit.TENSOR, filters, 200, 45)[0].suffix == blocks
+    geom = conv((2, 5, 9, 10), (filters, 5, 3, 3), padding=1)
     x, w, y = (normal(*s).astype(np.float32) for s in (geom.x_shape, geom.w_shape, geom.y_shape))
     for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y))]:
         with mf.using(**{op: "tensor_cores"}):

@@ -65,8 +65,8 @@ MISTAKES = {
     ),
     "a result's rows swapped": (
         "tensor_cores.cu",
-        "i * 16 + g + e / 2 * 8, column",
-        "i * 16 + g + e % 2 * 8, column",
+        "i / 2 * 16 + i % 2 * 8 + g",
+        "i % 2 * 16 + i / 2 * 8 + g",
         "conv2d",
         "tensor_cores",
     ),

@@ -35,7 +35,7 @@ FINISH = np.dtype([("scale", np.uintp), ("b", np.uintp), ("add", np.uintp), ("re
 PHASES = np.dtype([(name, np.int32) for name in ("C", "H", "W", "sh", "sw", "first_h", "first_v")])
 
 DEPTH = 16  # terms of a sum that a block reads at a time
-ENOUGH_BLOCKS = 264  # two for each of the 132 processors of an H100
+ENOUGH_THREADS = 132 * 512  # 512 for each of the 132 processors of an H100
 LEAST_SHARE = 256  # terms of a sum below which cutting it gains nothing
 
 
@@ -49,17 +49,19 @@ class Blocks(NamedTuple):
 
 
 SCALAR = (Blocks("", 64, 64, 256),)
-TENSOR = (Blocks("_large", 128, 128, 256), Blocks("_small", 64, 64, 128))
+TENSOR = (Blocks("_large", 128, 128, 256), Blocks("_flat", 64, 128, 256), Blocks("_small", 64, 64, 128))
 PHASE_THREADS = {"conv_implicit": 256, "tensor_cores": 128}
 
 
 def _grid(options: tuple[Blocks, ...], rows: int, columns: int, terms: int) -> tuple[Blocks, tuple[int, int, int]]:
-    """(blocks, grid): the largest blocks of which there are enough, else the smallest, their sums cut into shares."""
+    """(blocks, grid): the largest blocks of which there are enough and that are not half empty, else the smallest, their
+    sums cut into shares."""
     for blocks in options:
         across, down = -(-columns // blocks.columns), -(-rows // blocks.rows)
-        if across * down >= ENOUGH_BLOCKS:
+        enough = ENOUGH_THREADS // blocks.threads
+        if across * down >= enough and 2 * rows > blocks.rows:
             return blocks, (across, down, 1)
-    shares = max(min(ENOUGH_BLOCKS // (across * down), terms // LEAST_SHARE), 1)
+    shares = max(min(enough // (across * down), terms // LEAST_SHARE), 1)
     slabs = -(-terms // DEPTH)
     each = -(-slabs // shares)
     return blocks, (across, down, max(-(-terms // (each * DEPTH)), 1))

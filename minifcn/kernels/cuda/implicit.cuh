@@ -18,7 +18,7 @@
 
 constexpr int DEPTH = 16;
 constexpr int BY_DEPTH = DEPTH + 4;  // numbers from row to row in shared memory where the depth lies side by side, and
-constexpr int SPARE = 8;             // beyond COLUMNS where the columns do: so that a warp's reads meet all the banks
+constexpr int SPARE = 8;             // beyond COLUMNS where the columns do: so that a warp of tensor_cores.cu reads from all the banks
 
 // Where tap k of a window reads, from the window's first pixel on: `place` within the image (C, H, W), and how far down
 // and to the right. Mirrors TAP in conv_implicit.py.
@@ -52,19 +52,28 @@ struct Tiling {
     }
 };
 
-// Filters as they lie in memory: rows that begin at multiples of 16 bytes, zeros from K to the pitch.
+// Filters as they lie in memory: rows that begin at multiples of 16 bytes, zeros from K to the pitch. A thread copies
+// EACH pieces of a slab, BELOW rows apart.
 template <class T>
 struct FilterRows {
-    Problem p;
-    int first;
+    static constexpr int CHUNKS = DEPTH / PACK;  // of 16 bytes in a row
+    static constexpr int EACH = T::ROWS * CHUNKS / T::THREADS, BELOW = T::THREADS / CHUNKS;
+    const real* filters;
+    const real* source;  // of this thread's first piece in the first slab
+    int M, pitch, row, k;
+
+    __device__ FilterRows(const Problem& p, int first) : filters(p.a), M(p.M - first), pitch(p.pitch) {
+        row = threadIdx.x / CHUNKS;
+        k = threadIdx.x % CHUNKS * PACK;
+        source = p.a + (offset)(first + row) * pitch + k;
+    }
 
     __device__ void load(real* shared, int from, int until) const {
-        constexpr int CHUNKS = DEPTH / PACK;  // of 16 bytes in a row
-        for (int e = threadIdx.x; e < T::ROWS * CHUNKS; e += T::THREADS) {
-            int row = e / CHUNKS, k = e % CHUNKS * PACK;
-            bool valid = first + row < p.M && from + k < until;
-            const real* source = valid ? p.a + (offset)(first + row) * p.pitch + from + k : p.a;
-            copy_async<16>(shared + T::at_a(row, k), source, valid);
+#pragma unroll
+        for (int s = 0; s < EACH; s++) {
+            bool valid = row + s * BELOW < M && from + k < until;
+            const real* at = valid ? source + (offset)s * BELOW * pitch + from : filters;
+            copy_async<16>(shared + T::at_a(row + s * BELOW, k), at, valid);
         }
     }
 };
@@ -72,24 +81,29 @@ struct FilterRows {
 // Scores y (N, O, P·Q) as rows o over all places, for a weight gradient.
 template <class T>
 struct ScoreRows {
+    static constexpr int BELOW = T::THREADS / DEPTH, EACH = T::ROWS / BELOW;
     Problem p;
     int first;
     int per_image;  // P·Q
 
     __device__ void load(real* shared, int from, int until) const {
-        int k = threadIdx.x % DEPTH, place = from + k;
+        int k = threadIdx.x % DEPTH, row = threadIdx.x / DEPTH, place = from + k;
         int n = place / per_image, pixel = place % per_image;
-        for (int row = threadIdx.x / DEPTH; row < T::ROWS; row += T::THREADS / DEPTH) {
-            bool valid = first + row < p.M && place < until;
-            const real* source = valid ? p.a + ((offset)n * p.M + first + row) * per_image + pixel : p.a;
-            copy_async<sizeof(real)>(shared + T::at_a(row, k), source, valid);
+        const real* source = p.a + ((offset)n * p.M + first + row) * per_image + pixel;
+#pragma unroll
+        for (int s = 0; s < EACH; s++) {
+            bool valid = first + row + s * BELOW < p.M && place < until;
+            const real* at = valid ? source + (offset)s * BELOW * per_image : p.a;
+            copy_async<sizeof(real)>(shared + T::at_a(row + s * BELOW, k), at, valid);
         }
     }
 };
 
-// The windows of an image as columns: a thread gathers for one column.
+// The windows of an image as columns: a thread gathers for one column. It reads the taps of a slab before it copies, so
+// that no copy has to wait for the next tap.
 template <class T>
 struct WindowColumns {
+    static constexpr int BELOW = T::THREADS / T::COLUMNS, EACH = DEPTH / BELOW;
     Problem p;
     const real* window;  // the first pixel of this thread's window, which may lie in the padding
     int top, left, H, W;
@@ -105,41 +119,44 @@ struct WindowColumns {
     }
 
     __device__ void load(real* shared, int from, int until) const {
-        int column = threadIdx.x % T::COLUMNS;
-        for (int k = threadIdx.x / T::COLUMNS; k < DEPTH; k += T::THREADS / T::COLUMNS) {
-            const real* source = p.x;
-            bool valid = exists && from + k < until;
-            if (valid) {
-                Tap tap = p.taps[from + k];
-                valid = inside(top + tap.down, left + tap.right, H, W);
-                if (valid) source = window + tap.place;
-            }
-            copy_async<sizeof(real)>(shared + T::at_b(k, column), source, valid);
+        int column = threadIdx.x % T::COLUMNS, k = threadIdx.x / T::COLUMNS;
+        Tap taps[EACH];
+#pragma unroll
+        for (int s = 0; s < EACH; s++) taps[s] = p.taps[at_most(from + k + s * BELOW, until - 1)];
+#pragma unroll
+        for (int s = 0; s < EACH; s++) {
+            bool valid = exists && from + k + s * BELOW < until && inside(top + taps[s].down, left + taps[s].right, H, W);
+            copy_async<sizeof(real)>(shared + T::at_b(k + s * BELOW, column), valid ? window + taps[s].place : p.x, valid);
         }
     }
 };
 
-// The same columns, turned: column c·I·J + i·J + j over all places, for a weight gradient.
+// The same columns, turned: column c·I·J + i·J + j over all places, for a weight gradient. A thread's taps stay the same.
 template <class T>
 struct TapColumns {
+    static constexpr int BESIDE = T::THREADS / DEPTH, EACH = T::COLUMNS / BESIDE;
     Problem p;
     Windows w;
+    Tap taps[EACH];
     int first, count;  // C·I·J in all
+
+    __device__ TapColumns(const Problem& problem, const Windows& windows, int first_column, int all)
+        : p(problem), w(windows), first(first_column + threadIdx.x / DEPTH), count(all) {
+#pragma unroll
+        for (int s = 0; s < EACH; s++) taps[s] = p.taps[at_most(first + s * BESIDE, count - 1)];
+    }
 
     __device__ void load(real* shared, int from, int until) const {
         int k = threadIdx.x % DEPTH, place = from + k, per_image = w.P * w.Q;
         int n = place / per_image, score = place % per_image;
         int top = score / w.Q * w.stride_h - w.pad_h, left = score % w.Q * w.stride_w - w.pad_w;
         const real* window = p.x + (offset)n * w.C * w.H * w.W + (offset)top * w.W + left;
-        for (int column = threadIdx.x / DEPTH; column < T::COLUMNS; column += T::THREADS / DEPTH) {
-            const real* source = p.x;
-            bool valid = place < until && first + column < count;
-            if (valid) {
-                Tap tap = p.taps[first + column];
-                valid = inside(top + tap.down, left + tap.right, w.H, w.W);
-                if (valid) source = window + tap.place;
-            }
-            copy_async<sizeof(real)>(shared + T::at_b(k, column), source, valid);
+#pragma unroll
+        for (int s = 0; s < EACH; s++) {
+            bool valid = place < until && first + s * BESIDE < count &&
+                         inside(top + taps[s].down, left + taps[s].right, w.H, w.W);
+            const real* at = valid ? window + taps[s].place : p.x;
+            copy_async<sizeof(real)>(shared + T::at_b(k, threadIdx.x / DEPTH + s * BESIDE), at, valid);
         }
     }
 };
@@ -196,20 +213,27 @@ template <class T, class Product>
 __device__ void conv2d_block(const Problem& p, const Windows& w, const Finish& f, real* y, real* parts, real* memory) {
     int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS, begin, end;
     share(p.K, begin, end);
-    FilterRows<T> a = {p, first_row};
+    FilterRows<T> a(p, first_row);
     WindowColumns<T> b(p, w, first_place);
     Product product;
     multiply<T>(product, a, b, memory, begin, end);
     int per_image = w.P * w.Q;
-    product.each([&](int row, int column, real value) {
-        int o = first_row + row, place = first_place + column;
-        if (o >= p.M || place >= p.places) return;
-        if (gridDim.z > 1) {
-            parts[((offset)blockIdx.z * p.M + o) * p.places + place] = value;
-        } else {
-            offset at = ((offset)(place / per_image) * p.M + o) * per_image + place % per_image;
-            y[at] = finished(f, value, o, at);
-        }
+    product.each([&](int column) {
+        int place = first_place + column;
+        bool exists = place < p.places, whole = gridDim.z == 1;
+        // of row 0; one division for all rows of a column
+        offset at = whole ? (offset)(place / per_image) * p.M * per_image + place % per_image
+                          : (offset)blockIdx.z * p.M * p.places + place;
+        offset step = whole ? per_image : p.places;
+        return [=](int row, real value) {
+            int o = first_row + row;
+            if (!exists || o >= p.M) return;
+            if (whole) {
+                y[at + o * step] = finished(f, value, o, at + o * step);
+            } else {
+                parts[at + o * step] = value;
+            }
+        };
     });
 }
 
@@ -219,12 +243,15 @@ __device__ void conv2d_weight_block(const Problem& p, const Windows& w, int taps
     int first_row = blockIdx.y * T::ROWS, first_column = blockIdx.x * T::COLUMNS, begin, end;
     share(p.K, begin, end);
     ScoreRows<T> a = {p, first_row, w.P * w.Q};
-    TapColumns<T> b = {p, w, first_column, taps};
+    TapColumns<T> b(p, w, first_column, taps);
     Product product;
     multiply<T>(product, a, b, memory, begin, end);
-    product.each([&](int row, int column, real value) {
-        int o = first_row + row, tap = first_column + column;
-        if (o < p.M && tap < taps) result[((offset)blockIdx.z * p.M + o) * taps + tap] = value;
+    product.each([&](int column) {
+        int tap = first_column + column;
+        return [=](int row, real value) {
+            int o = first_row + row;
+            if (o < p.M && tap < taps) result[((offset)blockIdx.z * p.M + o) * taps + tap] = value;
+        };
     });
 }
 
@@ -240,11 +267,13 @@ __device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const
     constexpr int PITCH = T::COLUMNS + 1;
     static_assert(T::ROWS * PITCH <= T::NUMBERS, "the phases of a block must fit its shared memory");
     int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS;
-    FilterRows<T> a = {p, first_row};
+    FilterRows<T> a(p, first_row);
     WindowColumns<T> b(p, w, first_place);
     Product product;
     multiply<T>(product, a, b, memory, 0, p.K);
-    product.each([&](int row, int column, real value) { memory[row * PITCH + column] = value; });
+    product.each([&](int column) {
+        return [=](int row, real value) { memory[row * PITCH + column] = value; };
+    });
     __syncthreads();
     // where a block has whole runs of b; else in any order
     int run = T::ROWS % s.stride_w == 0 ? s.stride_w : 1, per_image = w.P * w.Q;

@@ -46,14 +46,15 @@ struct Scalar {
         }
     }
 
-    // use(row, column, value) for each of this thread's numbers
-    template <class Use>
-    __device__ void each(Use use) const {
+    // use(row, value) for each of this thread's numbers, where begin(column) gives the use of a column
+    template <class Begin>
+    __device__ void each(Begin begin) const {
         int row = threadIdx.x / ACROSS * TALL, column = threadIdx.x % ACROSS * WIDE;
 #pragma unroll
-        for (int i = 0; i < TALL; i++) {
+        for (int j = 0; j < WIDE; j++) {
+            auto use = begin(column + j);
 #pragma unroll
-            for (int j = 0; j < WIDE; j++) use(row + i, column + j, sums[i][j]);
+            for (int i = 0; i < TALL; i++) use(row + i, sums[i][j]);
         }
     }
 };

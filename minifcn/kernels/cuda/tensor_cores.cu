@@ -42,33 +42,40 @@ struct TensorCores {
         }
     }
 
-    template <class Use>
-    __device__ void each(Use use) const {
+    // use(row, value) for each of this thread's numbers, where begin(column) gives the use of a column
+    template <class Begin>
+    __device__ void each(Begin begin) const {
         int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
-        for (int i = 0; i < TALL; i++) {
+        for (int j = 0; j < WIDE * 2; j++) {
+            auto use = begin(first_column() + j / 2 * 8 + 2 * q + j % 2);
 #pragma unroll
-            for (int j = 0; j < WIDE; j++) {
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int row = first_row() + i * 16 + g + e / 2 * 8, column = first_column() + j * 8 + 2 * q + e % 2;
-                    use(row, column, sums[i][j][e]);
-                }
+            for (int i = 0; i < TALL * 2; i++) {
+                use(first_row() + i / 2 * 16 + i % 2 * 8 + g, sums[i / 2][j / 2][i % 2 * 2 + j % 2]);
             }
         }
     }
 };
 
-// Blocks of 64 × 64 for small results, so that there are enough of them, and of 128 × 128, which read less.
+// Blocks of 64 × 64 for small results, so that there are enough of them; of 128 × 128, which read less; and of 64 × 128
+// for few rows.
 using Small = Tiling<64, 64, 128, 4, false>;
+using Flat = Tiling<64, 128, 256, 3, false>;
 using Large = Tiling<128, 128, 256, 2, false>;
 using SmallTurned = Tiling<64, 64, 128, 4, true>;
+using FlatTurned = Tiling<64, 128, 256, 3, true>;
 using LargeTurned = Tiling<128, 128, 256, 2, true>;
 
 extern "C" __global__ void __launch_bounds__(128)
 conv2d_small(Problem p, Windows w, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Small::NUMBERS];
     conv2d_block<Small, TensorCores<Small, 32, 32>>(p, w, f, y, parts, memory);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+conv2d_flat(Problem p, Windows w, Finish f, real* y, real* parts) {
+    __shared__ __align__(16) real memory[Flat::NUMBERS];
+    conv2d_block<Flat, TensorCores<Flat, 32, 32>>(p, w, f, y, parts, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -81,6 +88,12 @@ extern "C" __global__ void __launch_bounds__(128)
 conv2d_weight_small(Problem p, Windows w, int taps, real* result) {
     __shared__ __align__(16) real memory[SmallTurned::NUMBERS];
     conv2d_weight_block<SmallTurned, TensorCores<SmallTurned, 32, 32>>(p, w, taps, result, memory);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+conv2d_weight_flat(Problem p, Windows w, int taps, real* result) {
+    __shared__ __align__(16) real memory[FlatTurned::NUMBERS];
+    conv2d_weight_block<FlatTurned, TensorCores<FlatTurned, 32, 32>>(p, w, taps, result, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
