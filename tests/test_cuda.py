@@ -123,9 +123,13 @@ def test_winograd_never_rounds(gpu: str, high: None) -> None:
 # -- how work is cut
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_columns_a_few_rows_at_a_time(gpu: str, monkeypatch: pytest.MonkeyPatch, rows: int, groups: int) -> None:
+@pytest.mark.parametrize("rows", [1, 2, 7, 10])
+@pytest.mark.parametrize(("groups", "sums"), [(1, 1 << 20), (1, 0), (2, 1 << 20)])
+def test_columns_a_few_rows_at_a_time(
+    gpu: str, monkeypatch: pytest.MonkeyPatch, rows: int, groups: int, sums: int
+) -> None:
+    """A weight gradient adds up in one place for each image, or in one for all."""
+    monkeypatch.setattr(conv_gemm, "SUMS", sums)
     geom = ConvGeometry.of_conv((3, 4, 9, 7), (6, 4 // groups, 3, 2), (2, 1), (1, 1), (1, 2), groups, "test")
     x, w, y = normal(*geom.x_shape), normal(*geom.w_shape), normal(*geom.y_shape)
     monkeypatch.setattr(conv_gemm, "WORKSPACE", rows * 8 * 4 * 3 * 2 * geom.y_hw[1])
@@ -143,7 +147,7 @@ def test_winograd_a_few_tiles_at_a_time(gpu: str, monkeypatch: pytest.MonkeyPatc
     geom = conv((images, 3, 10, 13), (2, 3, 3, 3), padding=2)
     x, w, y = normal(*geom.x_shape), normal(*geom.w_shape), normal(*geom.y_shape)
     for budget in (1, 36 * 5 * 4 * 8 * 3, 36 * 5 * 4 * 8 * 3 * 2):
-        monkeypatch.setattr(conv_gemm, "WORKSPACE", budget)
+        monkeypatch.setattr(conv_winograd, "WORKSPACE", budget)
         for op, arrays in [("conv2d", (x, w)), ("conv2d_weight", (x, y)), ("conv_transpose2d", (y, w))]:
             with mf.using(**{op: "winograd_f4"}):
                 found = kernels.run(op, *(to_device(a, gpu) for a in arrays), geom=geom)

@@ -177,8 +177,9 @@ EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "add_at": add_at_examples,
     "sgd_step": sgd_examples,
     "adam_step": adam_examples,
+    "move_average": lambda: iter([([normal(5), normal(5) + 1], {"momentum": 0.1, "scale": 1.25})]),
 }
-IN_PLACE = {"sgd_step", "adam_step"}
+IN_PLACE = {"sgd_step", "adam_step", "move_average"}
 ALL = [k for k in mf.algorithms() if k.algorithm != REFERENCE]
 
 

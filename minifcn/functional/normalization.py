@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from minifcn import kernels
 from minifcn.array import Array, module_of
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import channel_vector, flag, floats, integer, number, optional, raw, tensor
@@ -129,9 +130,9 @@ def _normalized_by_batch(
         if running is not None and not getattr(raw(running).flags, "writeable", True):
             raise ValueError(f"batch_norm: {name} is read-only; in training it must be written to")
     y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
-    for running, now in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+    for running, now, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
-            raw(running)[...] = (1 - momentum) * raw(running) + momentum * now
+            kernels.run("move_average", raw(running), now, momentum=momentum, scale=scale)
     return y
 
 

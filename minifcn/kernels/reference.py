@@ -390,3 +390,11 @@ def add_at_reference(y: Array, *, at: Array, size: int) -> Array:
     for e, k in enumerate(at):
         x[k] += y[e]
     return x
+
+
+@kernel("move_average", backend="numpy", algorithm=REFERENCE)
+def move_average_reference(running: Array, now: Array, *, momentum: float, scale: float) -> Array:
+    """running ← (1 − momentum)·running + momentum·(scale·now), in place."""
+    for at in np.ndindex(*running.shape):
+        running[at] = (1 - momentum) * float(running[at]) + momentum * scale * float(now[at])
+    return running

@@ -1,4 +1,5 @@
-"""Optimizer steps, in place, in chunks that stay in a cache: each number is read once, and no memory is needed."""
+"""Updates in place: optimizer steps, in chunks that stay in a cache, so that each number is read once and no memory is
+needed; and running statistics."""
 
 from __future__ import annotations
 
@@ -77,3 +78,10 @@ def adam_step_chunks(
 
     parallel(work, _chunks(p, m, v, np.ascontiguousarray(g)))
     return p, m, v
+
+
+@kernel("move_average", backend="numpy", algorithm="ufuncs")
+def move_average_ufuncs(running: Array, now: Array, *, momentum: float, scale: float) -> Array:
+    """running ← (1 − momentum)·running + momentum·(scale·now), in place, both (C,), `now` in float64."""
+    running[...] = (1 - momentum) * running + momentum * (now * scale)
+    return running

@@ -40,32 +40,29 @@ __device__ inline int divide_up(int a, int b) {
     return (a + b - 1) / b;
 }
 
-// Which windows p of an axis can hold row h = p·stride + i·dilation − padding: first … last.
-struct Range {
-    int first, last;
-};
-
-__device__ inline Range range_at(int h, int stride, int padding, int dilation, int taps, int count) {
-    int from_first = h + padding, beyond = from_first - (taps - 1) * dilation;
-    Range range = {beyond <= 0 ? 0 : divide_up(beyond, stride), at_most(from_first / stride, count - 1)};
-    return range;
+// use(p, i) for the windows p of an axis that hold row h by their tap i: h = p·stride + i·dilation − padding. Of dilation
+// 1, windows are counted, ⌈I/stride⌉ at most; else taps, as most windows step over h.
+template <class Use>
+__device__ inline void windows_along(int h, int stride, int padding, int dilation, int taps, int count, Use use) {
+    int from_first = h + padding;
+    if (dilation == 1) {
+        int beyond = from_first - (taps - 1), last = at_most(from_first / stride, count - 1);
+        for (int p = beyond <= 0 ? 0 : divide_up(beyond, stride); p <= last; p++) use(p, from_first - p * stride);
+    } else {
+        for (int i = 0, down = from_first; i < taps && down >= 0; i++, down -= dilation) {
+            int p = down / stride;
+            if (p * stride == down && p < count) use(p, i);
+        }
+    }
 }
 
-// use(p, q, i, j) for the windows (p, q) that hold a pixel h·W + v, by their tap (i, j): what a gradient gathers from. Of
-// a stride s and dilation 1 they are ⌈I/s⌉·⌈J/s⌉ at most.
+// use(p, q, i, j) for the windows (p, q) that hold a pixel h·W + v, by their tap (i, j): what a gradient gathers from.
 template <class Use>
 __device__ inline void windows_at(int pixel, const Windows& w, Use use) {
     int h = pixel / w.W, v = pixel % w.W;
-    Range rows = range_at(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P);
-    Range columns = range_at(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q);
-    for (int p = rows.first; p <= rows.last; p++) {
-        int down = h + w.pad_h - p * w.stride_h, i = down / w.dil_h;
-        if (i * w.dil_h != down) continue;
-        for (int q = columns.first; q <= columns.last; q++) {
-            int right = v + w.pad_w - q * w.stride_w, j = right / w.dil_w;
-            if (j * w.dil_w == right) use(p, q, i, j);
-        }
-    }
+    windows_along(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P, [&](int p, int i) {
+        windows_along(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q, [&](int q, int j) { use(p, q, i, j); });
+    });
 }
 
 // This thread's place among all threads of a grid with one axis, and their number.

@@ -18,11 +18,14 @@ from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.cuda.blas import Matrix, multiply
 from minifcn.kernels.cuda.launch import contiguous, new
-from minifcn.kernels.cuda.pointwise import finish
+from minifcn.kernels.cuda.pointwise import add_parts, finish
 from minifcn.kernels.cuda.windows import fold_into, unfold_into
 from minifcn.kernels.registry import kernel
 
-WORKSPACE = 256 << 20  # bytes that a convolution holds beside its result, unless a single score row needs more
+WORKSPACE = 256 << 20  # bytes of columns that are held at a time, unless a single score row needs more
+
+
+SUMS = 64 << 20  # bytes that the sums of a weight gradient may take, one for each image
 
 
 class Cut(NamedTuple):
@@ -34,9 +37,9 @@ class Cut(NamedTuple):
     rows: int
 
 
-def cuts(images: int, rows: int, bytes_per_row: int) -> Iterator[Cut]:
+def cuts(images: int, rows: int, bytes_per_row: int, workspace: int) -> Iterator[Cut]:
     """Whole images, as many as the workspace has room for at a time, or as many rows of one."""
-    fitting = max(WORKSPACE // bytes_per_row, 1)
+    fitting = max(workspace // bytes_per_row, 1)
     if fitting >= rows:
         together = fitting // rows
         for n in range(0, images, together):
@@ -101,7 +104,7 @@ def _by_image(geom: ConvGeometry, cut: Cut) -> Iterator[_Products]:
 
 
 def _cuts(geom: ConvGeometry, itemsize: int) -> Iterator[Cut]:
-    return cuts(geom.n, geom.y_hw[0], geom.groups * math.prod(geom.w_shape[1:]) * geom.y_hw[1] * itemsize)
+    return cuts(geom.n, geom.y_hw[0], geom.groups * math.prod(geom.w_shape[1:]) * geom.y_hw[1] * itemsize, WORKSPACE)
 
 
 def _buffer(like: Array, geom: ConvGeometry) -> Array:
@@ -156,13 +159,19 @@ def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
     if not y.size:
         zeros: Array = module_of(x).zeros(geom.w_shape, x.dtype)
         return zeros
-    w, more = new(x, geom.w_shape), False
+    # a sum for each image of a cut, where those are small, so that one call makes them; else one for all images
+    images = geom.n if _direct(geom) else next(_cuts(geom, x.itemsize)).images
+    apart = geom.groups == 1 and images * math.prod(geom.w_shape) * x.itemsize <= SUMS
+    sums, more = new(x, (images if apart else 1, *geom.w_shape)), False
     for cut, cols in _columns(x, geom):
-        for part in _by_image(geom, cut):
-            columns = part.columns(cols)._replace(turned=True)
-            multiply(part.y(y), columns, part.w(w), (part.filters, part.height, part.width), part.batch, more)
-            more = True
-    return w
+        for part in (_together if apart else _by_image)(geom, cut):
+            columns, w = part.columns(cols)._replace(turned=True), part.w(sums)
+            if apart:
+                w = w._replace(step=math.prod(geom.w_shape))
+            multiply(part.y(y), columns, w, (part.filters, part.height, part.width), part.batch, more)
+            more = more or not apart
+        more = True
+    return add_parts(sums)
 
 
 @kernel("conv_transpose2d", backend="cupy", algorithm="gemm")

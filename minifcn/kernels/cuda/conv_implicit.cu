@@ -49,15 +49,6 @@ phase_filters(const real* w, real* a, int* diagonal, int O, int C, int I, int J,
     if (threadIdx.x == 0 && beside[0] > 0) atomicExch(diagonal, 0);
 }
 
-// result[e] = Σ parts[share][e], shares in order, for a weight gradient.
-extern "C" __global__ void __launch_bounds__(256) add_parts(const real* parts, real* result, offset count, int shares) {
-    for (offset e = first_element(); e < count; e += all_threads()) {
-        real sum = 0;
-        for (int s = 0; s < shares; s++) sum += parts[s * count + e];
-        result[e] = sum;
-    }
-}
-
 // y (N, O, P·Q) from the parts (shares, O, N·P·Q) of its sums, and what follows.
 extern "C" __global__ void __launch_bounds__(256)
 finish_parts(const real* parts, Finish f, real* y, int O, int places, int per_image, int shares) {

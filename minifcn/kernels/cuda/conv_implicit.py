@@ -21,8 +21,9 @@ import numpy as np
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.cuda.conv_depthwise import transpose_into
-from minifcn.kernels.cuda.launch import LARGEST_PLANE, MOST_ROWS, contiguous, launch, new, over, size, windows
+from minifcn.kernels.cuda.launch import LARGEST_PLANE, MOST_ROWS, contiguous, launch, new, over, windows
 from minifcn.kernels.cuda.load import SINGLE, SINGLE_ONLY
+from minifcn.kernels.cuda.pointwise import add_parts
 from minifcn.kernels.precision import tensor_cores
 from minifcn.kernels.registry import kernel
 
@@ -54,8 +55,8 @@ PHASE_THREADS = {"conv_implicit": 256, "tensor_cores": 128}
 
 
 def _grid(options: tuple[Blocks, ...], rows: int, columns: int, terms: int) -> tuple[Blocks, tuple[int, int, int]]:
-    """(blocks, grid): the largest blocks of which there are enough and that are not half empty, else the smallest, their
-    sums cut into shares."""
+    """(blocks, grid): the largest blocks of which there are enough and that are not half empty, or the smallest, with
+    their sums cut into shares."""
     for blocks in options:
         across, down = -(-columns // blocks.columns), -(-rows // blocks.rows)
         enough = ENOUGH_THREADS // blocks.threads
@@ -174,13 +175,10 @@ def _conv2d_weight(family: str, options: tuple[Blocks, ...], x: Array, y: Array,
     table = _taps(x, geom.c, geom.x_hw, geom.w_hw, geom.dilation)
     problem = _problem(y, x, table, geom.o, places, 0, places)
     blocks, grid = _grid(options, geom.o, taps, places)
-    w = new(x, geom.w_shape)
-    result = new(x, (grid[2], *geom.w_shape)) if grid[2] > 1 else w
-    given = (problem, windows(geom), np.int32(taps), result)
+    parts = new(x, (grid[2], *geom.w_shape))
+    given = (problem, windows(geom), np.int32(taps), parts)
     launch(family, f"conv2d_weight{blocks.suffix}", x, grid, given, blocks.threads)
-    if result is not w:
-        launch("conv_implicit", "add_parts", x, over(w.size), (result, w, size(w.size), np.int32(grid[2])))
-    return w
+    return add_parts(parts)
 
 
 def _conv_transpose2d(

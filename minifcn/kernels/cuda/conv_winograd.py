@@ -12,8 +12,8 @@ much (relative errors of 3·10⁻³).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from minifcn.kernels.registry import kernel
 
 TILE, POINTS, THREADS = 4, 36, 128
 TILES = np.dtype([(name, np.int32) for name in ("images", "first_row", "rows", "columns")])  # struct Tiles
+WORKSPACE = 256 << 20  # bytes of transformed pixels and scores that are held at a time
 CHANNELS = 32  # in and out, from which on the 36 products are large enough
 
 
@@ -54,12 +55,27 @@ def _grid(geom_hw: Pair) -> Pair:
     return -(-geom_hw[0] // TILE), -(-geom_hw[1] // TILE)
 
 
-def _cuts(geom: ConvGeometry, itemsize: int) -> Iterator[tuple[Cut, Any, int]]:
-    """(images and tile rows, the same as struct Tiles, tiles) to do at a time."""
+class _Tiles(NamedTuple):
+    """Images and tile rows that are done together."""
+
+    cut: Cut
+    struct: Any  # the same as struct Tiles
+    size: int  # tiles
+
+    @property
+    def images(self) -> slice:
+        return slice(self.cut.first_image, self.cut.first_image + self.cut.images)
+
+
+@functools.lru_cache(maxsize=512)
+def _cuts(geom: ConvGeometry, itemsize: int, workspace: int) -> list[_Tiles]:
+    """All of them, the largest first."""
     rows, columns = _grid(geom.y_hw)
-    for cut in cuts(geom.n, rows, POINTS * (geom.c + geom.o) * columns * itemsize):
-        tiles = np.array([(cut.images, cut.first_row, cut.rows, columns)], TILES)
-        yield cut, tiles, cut.images * cut.rows * columns
+    found = []
+    for cut in cuts(geom.n, rows, POINTS * (geom.c + geom.o) * columns * itemsize, workspace):
+        struct = np.array([(cut.images, cut.first_row, cut.rows, columns)], TILES)
+        found.append(_Tiles(cut, struct, cut.images * cut.rows * columns))
+    return found
 
 
 def _launch(name: str, like: Array, tiles: int, channels: int, args: tuple[Any, ...]) -> None:
@@ -76,12 +92,9 @@ def _filters(w: Array, geom: ConvGeometry, turned: bool) -> Array:
     return u
 
 
-def _pixels(x: Array, geom: ConvGeometry, cut: Cut, tiles: Any, count: int) -> Array:
+def _pixels(v: Array, x: Array, geom: ConvGeometry, tiles: _Tiles) -> None:
     """V (36, C, T)."""
-    v = new(x, (POINTS, geom.c, count))
-    image = x[cut.first_image : cut.first_image + cut.images]
-    _launch("pixels", x, count, geom.c, (image, v, tiles, geom.c, *geom.x_hw, *geom.padding))
-    return v
+    _launch("pixels", x, tiles.size, geom.c, (x[tiles.images], v, tiles.struct, geom.c, *geom.x_hw, *geom.padding))
 
 
 def _conv2d(
@@ -89,10 +102,15 @@ def _conv2d(
 ) -> Array:
     """y from x and the transformed filters."""
     x, y = contiguous(x), new(x, geom.y_shape)
+    if not y.size:
+        return y
     scale, b, add = (None if a is None else contiguous(a, x.dtype) for a in (scale, b, add))
     filters, channels = geom.o // geom.groups, geom.c // geom.groups
-    for cut, tiles, count in _cuts(geom, x.itemsize):
-        v, m = _pixels(x, geom, cut, tiles, count), new(x, (POINTS, geom.o, count))
+    every = _cuts(geom, x.itemsize, WORKSPACE)
+    v, m = (new(x, (POINTS * k * every[0].size,)) for k in (geom.c, geom.o))
+    for tiles in every:
+        count = tiles.size
+        _pixels(v, x, geom, tiles)
         for g in range(geom.groups):
             multiply(
                 Matrix(u, g * filters * channels, channels, geom.o * channels),
@@ -102,9 +120,9 @@ def _conv2d(
                 POINTS,
                 strict=True,
             )
-        images = slice(cut.first_image, cut.first_image + cut.images)
-        after = (scale, b, None if add is None else add[images])
-        _launch("scores", x, count, geom.o, (m, y[images], *after, tiles, geom.o, *geom.y_hw, int(relu)))
+        after = (scale, b, None if add is None else add[tiles.images])
+        given = (m, y[tiles.images], *after, tiles.struct, geom.o, *geom.y_hw, int(relu))
+        _launch("scores", x, count, geom.o, given)
     return y
 
 
@@ -150,10 +168,12 @@ def conv2d_weight_winograd_f4(x: Array, y: Array, *, geom: ConvGeometry) -> Arra
         return zeros
     filters, channels = geom.o // geom.groups, geom.c // geom.groups
     u, more = new(x, (POINTS, geom.o, channels)), False
-    for cut, tiles, count in _cuts(geom, x.itemsize):
-        v, z = _pixels(x, geom, cut, tiles, count), new(x, (POINTS, geom.o, count))
-        scores = y[cut.first_image : cut.first_image + cut.images]
-        _launch("scores_adjoint", x, count, geom.o, (scores, z, tiles, geom.o, *geom.y_hw))
+    every = _cuts(geom, x.itemsize, WORKSPACE)
+    v, z = (new(x, (POINTS * k * every[0].size,)) for k in (geom.c, geom.o))
+    for tiles in every:
+        count = tiles.size
+        _pixels(v, x, geom, tiles)
+        _launch("scores_adjoint", x, count, geom.o, (y[tiles.images], z, tiles.struct, geom.o, *geom.y_hw))
         for g in range(geom.groups):
             multiply(
                 Matrix(z, g * filters * count, count, geom.o * count),

@@ -19,7 +19,7 @@ NULL = np.uintp(0)
 
 # struct Windows of common.cuh
 WINDOWS = np.dtype([(name, np.int32) for name in ("N", "C", *"HWIJPQ", "sh", "sw", "ph", "pw", "dh", "dw")])
-LARGEST_PLANE = 2**31 - 1  # elements: within a plane the kernels count in 32 bits
+LARGEST_PLANE = 2**31 - 2**20  # elements: within a plane the kernels count in 32 bits, some steps beyond its end
 
 
 def launch(
@@ -42,7 +42,7 @@ def contiguous(array: Array, dtype: Any = None) -> Array:
 
 
 def new(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
-    """An array whose values are still to be written, on the device of another and of its dtype."""
+    """An array whose values are still to be written, beside another and of its dtype."""
     array: Array = module_of(like).empty(shape, like.dtype if dtype is None else dtype)
     return array
 
@@ -55,6 +55,13 @@ def over(count: int) -> tuple[int]:
 def over_packs(array: Array) -> tuple[int]:
     """The grid of a kernel whose threads take 16 bytes of an array at a time."""
     return over(-(-array.nbytes // 16))
+
+
+def over_planes_of_packs(array: Array) -> tuple[int, int]:
+    """The grid of a kernel that goes over the planes of an array (N,C,H,W), 16 bytes at a time where they divide."""
+    n, c, h, w = array.shape
+    pack = 16 // array.itemsize
+    return over_planes(n * c, h * w // pack if h * w % pack == 0 else h * w)
 
 
 def over_planes(planes: int, places: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.array import Array, module_of
-from minifcn.kernels.cuda.launch import THREADS, contiguous, launch, new, over_planes, size
+from minifcn.kernels.cuda.launch import THREADS, contiguous, launch, new, over_planes_of_packs, size
 from minifcn.kernels.registry import kernel
 
 SLICE = 1 << 13  # elements of a channel that a block adds up, at least
@@ -25,11 +25,6 @@ def _sizes(x: Array) -> tuple[np.int32, np.int32, np.int32]:
 
 def _per_channel(channels: int) -> tuple[int]:
     return (-(-channels // THREADS),)
-
-
-def _planes(x: Array) -> tuple[int, int]:
-    n, c, h, w = x.shape
-    return over_planes(n * c, h * w)
 
 
 @kernel("channel_sum", backend="cupy", algorithm="cuda")
@@ -62,7 +57,11 @@ def batch_norm_cuda(x: Array, gamma: Array, beta: Array, *, eps: float) -> tuple
     moments = (x, sums, mean, var, c, m, np.int32(slices), np.int64(count))
     launch("norm", "batch_norm_moments", x, _per_channel(channels), moments)
     launch(
-        "norm", "batch_norm", x, _planes(x), (x, y, gamma, beta, mean, var, size(*x.shape[:2]), c, m, np.float64(eps))
+        "norm",
+        "batch_norm",
+        x,
+        over_planes_of_packs(x),
+        (x, y, gamma, beta, mean, var, size(*x.shape[:2]), c, m, np.float64(eps)),
     )
     return y, mean, var
 
@@ -84,7 +83,7 @@ def batch_norm_grad_cuda(
     launch("norm", "batch_norm_grad_sums", x, (channels, slices), (gy, x, mean, var, sums, n, c, m, e))
     given = (sums, gamma, mean, var, ggamma, gbeta, factors, c, np.int32(slices), np.int64(count), e)
     launch("norm", "batch_norm_grad_factors", x, _per_channel(channels), given)
-    launch("norm", "batch_norm_grad", x, _planes(x), (gy, x, mean, factors, gx, size(*x.shape[:2]), c, m))
+    launch("norm", "batch_norm_grad", x, over_planes_of_packs(x), (gy, x, mean, factors, gx, size(*x.shape[:2]), c, m))
     return gx, ggamma, gbeta
 
 
@@ -96,5 +95,5 @@ def batch_norm_inference_cuda(x: Array, gamma: Array, beta: Array, *, mean: Arra
     if x.size:
         _, c, m = _sizes(x)
         given = (x, y, gamma, beta, mean, var, size(*x.shape[:2]), c, m, np.float64(eps))
-        launch("norm", "batch_norm_inference", x, _planes(x), given)
+        launch("norm", "batch_norm_inference", x, over_planes_of_packs(x), given)
     return y

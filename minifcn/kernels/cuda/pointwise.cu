@@ -29,6 +29,15 @@ epilogue(real* y, const real* scale, const real* b, const real* add, offset plan
     });
 }
 
+// result[e] = Σ parts[share][e], shares in order.
+extern "C" __global__ void __launch_bounds__(256) add_parts(const real* parts, real* result, offset count, int shares) {
+    for (offset e = first_element(); e < count; e += all_threads()) {
+        real sum = 0;
+        for (int s = 0; s < shares; s++) sum += parts[s * count + e];
+        result[e] = sum;
+    }
+}
+
 // y[e] = x[e]·factor where random word number start + e is at least the threshold, else 0. One evaluation gives four
 // words, so a thread does the elements that share it.
 extern "C" __global__ void __launch_bounds__(256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.array import Array
-from minifcn.kernels.cuda.launch import contiguous, launch, new, over, over_packs, over_planes, size
+from minifcn.kernels.cuda.launch import contiguous, launch, new, over, over_packs, over_planes_of_packs, size
 from minifcn.kernels.registry import kernel
 
 
@@ -36,6 +36,15 @@ def relu_grad_cuda(gy: Array, y: Array) -> Array:
     return _each("relu_grad", gy, y)
 
 
+def add_parts(parts: Array) -> Array:
+    """Σ over the first axis, in order; of parts (1, …) that one itself."""
+    if len(parts) == 1:
+        return parts.reshape(parts.shape[1:])
+    total = new(parts, parts.shape[1:])
+    launch("pointwise", "add_parts", parts, over(total.size), (parts, total, size(total.size), np.int32(len(parts))))
+    return total
+
+
 def finish(
     y: Array, b: Array | None = None, scale: Array | None = None, add: Array | None = None, relu: bool = False
 ) -> None:
@@ -45,7 +54,7 @@ def finish(
     n, o, p, q = y.shape
     given = (None if a is None else contiguous(a, y.dtype) for a in (scale, b, add))
     sizes = (size(n, o), np.int32(o), np.int32(p * q), np.int32(relu))
-    launch("pointwise", "epilogue", y, over_planes(n * o, p * q), (y, *given, *sizes))
+    launch("pointwise", "epilogue", y, over_planes_of_packs(y), (y, *given, *sizes))
 
 
 @kernel("dropout", backend="cupy", algorithm="philox")

@@ -1,4 +1,5 @@
-// Optimizer steps, each in one pass over the parameters, their gradients and what the optimizer remembers.
+// Updates in place: optimizer steps, each in one pass over the parameters, their gradients and what the optimizer
+// remembers; and running statistics.
 #include "common.cuh"
 
 // f changes the first W of K numbers at each of n places; 16 bytes at a time where all arrays allow it.
@@ -51,4 +52,11 @@ adam(real* p, real* m, real* v, real* g, offset n, real step, real decay, real b
         at[2] = beta2 * at[2] + rest2 * (slope * slope);
         at[0] -= step * at[1] / (sqrt(at[2]) / unbias + eps);
     });
+}
+
+// running ← (1 − momentum)·running + momentum·(scale·now)
+extern "C" __global__ void __launch_bounds__(256)
+move_average(real* running, const double* now, int count, double momentum, double scale) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c < count) running[c] = (1 - momentum) * running[c] + momentum * (scale * now[c]);
 }

@@ -1,11 +1,13 @@
-"""Optimizer steps on a GPU, in place, each in one pass."""
+"""Updates on a GPU, in place: optimizer steps, each in one pass, and running statistics."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minifcn.array import Array
-from minifcn.kernels.cuda.launch import contiguous, launch, over_packs, size
+from minifcn.kernels.cuda.launch import THREADS, contiguous, launch, over_packs, size
 from minifcn.kernels.registry import kernel
 from minifcn.kernels.update import adam_sizes
 
@@ -51,3 +53,14 @@ def adam_step_cuda(
     length, unbias = adam_sizes(lr, betas, step)
     _in_place("adam", [p, m, v], g, (length, weight_decay, *betas, *(1 - beta for beta in betas), unbias, eps))
     return p, m, v
+
+
+@kernel("move_average", backend="cupy", algorithm="cuda")
+def move_average_cuda(running: Array, now: Array, *, momentum: float, scale: float) -> Array:
+    """running ← (1 − momentum)·running + momentum·(scale·now), in place, both (C,), `now` in float64."""
+    held, count = contiguous(running), running.size
+    numbers = (np.int32(count), np.float64(momentum), np.float64(scale))
+    launch("update", "move_average", held, (-(-count // THREADS),), (held, contiguous(now, np.float64), *numbers))
+    if held is not running:
+        running[...] = held
+    return running
