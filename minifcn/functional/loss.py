@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from minifcn import debugging
-from minifcn.array import Array, backend_of, module_of
+from minifcn import debugging, kernels
+from minifcn.array import Array, backend_of, module_of, to_device
 from minifcn.autograd import Primitive, Tensor
 from minifcn.functional._checks import choice, floats, integer, optional, tensor
 from minifcn.functional._compose import derivative_of
@@ -67,10 +67,10 @@ def cross_entropy(
     >>> round(cross_entropy(Tensor([[0.0, 0.0]]), np.array([1])).item(), 6)  # two equal scores: log 2
     0.693147
     """
-    x, labels, factors = _arguments("cross_entropy", input, target, weight, ignore_index, reduction)
+    x, labels, factors, total = _arguments("cross_entropy", input, target, weight, ignore_index, reduction)
     flat_x, flat_t = _flatten(x, labels)
     loss = cross_entropy_p(flat_x, target=flat_t, weight=factors, ignore_index=ignore_index)
-    return _reduce("cross_entropy", loss, labels, factors, ignore_index, reduction)
+    return _reduce("cross_entropy", loss, labels, total, ignore_index, reduction)
 
 
 def nll_loss(
@@ -82,15 +82,15 @@ def nll_loss(
 ) -> Tensor:
     """−input[target] per pixel, for input (N,C,…) that holds log-probabilities; arguments and errors as in
     cross_entropy."""
-    x, labels, factors = _arguments("nll_loss", input, target, weight, ignore_index, reduction)
+    x, labels, factors, total = _arguments("nll_loss", input, target, weight, ignore_index, reduction)
     flat_x, flat_t = _flatten(x, labels)
-    return _reduce("nll_loss", _picked(flat_x, flat_t, factors, ignore_index), labels, factors, ignore_index, reduction)
+    return _reduce("nll_loss", _picked(flat_x, flat_t, factors, ignore_index), labels, total, ignore_index, reduction)
 
 
 def _arguments(
     op: str, input: Tensor, target: Tensor | Array, weight: Tensor | Array | None, ignore_index: int, reduction: str
-) -> tuple[Tensor, Array, Array | None]:
-    """The checked input, labels as int64, and weights in the input's dtype."""
+) -> tuple[Tensor, Array, Array | None, float]:
+    """The checked input, labels as int64, weights in the input's dtype, and the sum of the weights of all labels."""
     x, labels = tensor(op, "input", input), tensor(op, "target", target).data
     given_weight = optional(op, "weight", weight)
     floats(op, input=x, weight=given_weight)
@@ -104,19 +104,20 @@ def _arguments(
     classes = x.shape[1] if x.ndim > 1 else x.shape[0]
     if classes == 0:
         raise ValueError(f"{op}: input {x.shape} has no classes; at least one is needed")
-    labels = labels.astype(np.int64)
-    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
-    if wrong.any():
+    if given_weight is not None and given_weight.shape != (classes,):
+        raise ValueError(f"{op}: weight has shape {given_weight.shape}; ({classes},), one per class, is needed")
+    # copies: the gradient will need them as they are now
+    labels, weights = labels.astype(np.int64), None if given_weight is None else given_weight.data.copy()
+    # both at once, as a GPU would have to be waited for twice
+    sums = to_device(kernels.run("label_sums", labels, weights, classes=classes, ignore_index=ignore_index), "cpu")
+    if sums[0]:
+        wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
         found = sorted({int(t) for t in labels[wrong].reshape(-1)[:1000]})[:5]
         raise ValueError(
             f"{op}: target holds labels {found} outside the {classes} classes; 0 to {classes - 1}, or "
             f"ignore_index={ignore_index}, is needed"
         )
-    if given_weight is None:
-        return x, labels, None
-    if given_weight.shape != (classes,):
-        raise ValueError(f"{op}: weight has shape {given_weight.shape}; ({classes},), one per class, is needed")
-    return x, labels, given_weight.data.copy()  # the gradient will need them as they are now
+    return x, labels, weights, float(sums[1])
 
 
 def _flatten(x: Tensor, labels: Array) -> tuple[Tensor, Array]:
@@ -126,15 +127,13 @@ def _flatten(x: Tensor, labels: Array) -> tuple[Tensor, Array]:
     return reshape(x, *x.shape[:2], math.prod(x.shape[2:])), labels.reshape(len(labels), math.prod(labels.shape[1:]))
 
 
-def _reduce(op: str, loss: Tensor, labels: Array, weight: Array | None, ignore_index: int, reduction: str) -> Tensor:
+def _reduce(op: str, loss: Tensor, labels: Array, divisor: float, ignore_index: int, reduction: str) -> Tensor:
+    """The losses as they are, their sum, or that over `divisor`."""
     if reduction == "none":
         return reshape(loss, labels.shape)
     total = sum(loss)
     if reduction == "sum":
         return total
-    counts = labels != ignore_index
-    # counted in float64: a float32 sum of 10⁷ weights loses digits
-    divisor = float(counts.sum() if weight is None else weight.astype(np.float64)[labels[counts]].sum())
     if not divisor and debugging.is_debugging():
         raise FloatingPointError(
             f"{op}: the mean is 0/0, as no label counts (all are ignore_index={ignore_index}, or their weights are 0), "

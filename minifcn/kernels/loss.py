@@ -66,3 +66,14 @@ def cross_entropy_grad_chunks(gy: Array, x: Array, *, target: Array, weight: Arr
 
     parallel(work, _tasks(x))
     return gx
+
+
+@kernel("label_sums", backend="numpy", algorithm="masks")
+def label_sums_masks(labels: Array, weight: Array | None = None, *, classes: int, ignore_index: int) -> Array:
+    """(2,) float64: how many labels are neither ignored nor a class, and Σ weight[t] of those that are a class."""
+    counts = labels != ignore_index
+    right = counts & (labels >= 0) & (labels < classes)
+    wrong = np.count_nonzero(counts) - np.count_nonzero(right)
+    # in float64: a float32 sum of 10⁷ weights loses digits
+    total = np.count_nonzero(right) if weight is None else weight.astype(np.float64)[labels[right]].sum()
+    return np.array([wrong, total], np.float64)

@@ -398,3 +398,16 @@ def move_average_reference(running: Array, now: Array, *, momentum: float, scale
     for at in np.ndindex(*running.shape):
         running[at] = (1 - momentum) * float(running[at]) + momentum * scale * float(now[at])
     return running
+
+
+@kernel("label_sums", backend="numpy", algorithm=REFERENCE)
+def label_sums_reference(labels: Array, weight: Array | None = None, *, classes: int, ignore_index: int) -> Array:
+    """(2,) float64: how many labels are neither ignored nor a class, and Σ weight[t] of those that are a class."""
+    sums = np.zeros(2)
+    for t in labels.reshape(-1):
+        if t != ignore_index:
+            if 0 <= t < classes:
+                sums[1] += 1 if weight is None else float(weight[t])
+            else:
+                sums[0] += 1
+    return sums

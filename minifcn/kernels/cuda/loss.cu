@@ -1,7 +1,7 @@
 // Softmax cross-entropy per pixel from logits x (N,C,M): a thread has one pixel (n, m) and walks over its classes, which
 // neighbouring threads read side by side. Shifting by the largest logit leaves the softmax as it is and keeps exp from
 // overflowing.
-#include "common.cuh"
+#include "reduce.cuh"
 
 __device__ inline real exponential(real x) {
     return sizeof(real) == 4 ? expf(x) : exp(x);
@@ -67,5 +67,42 @@ cross_entropy_grad(const real* gy, const real* x, const long long* target, const
             real share = exponential(logits[(offset)c * M] - s.top) / s.sum;
             gx[at + (offset)c * M] = factor * (c == t ? share - 1 : share);
         }
+    }
+}
+
+// sums[slice] = (how many labels are out of range, Σ weight[t] of the others), ignored ones left out.
+extern "C" __global__ void __launch_bounds__(256)
+label_sums(const long long* labels, const double* weight, double2* sums, offset count, int classes,
+           long long ignore_index) {
+    __shared__ double parts[2 * 256 / WARP];
+    double sum[2] = {0, 0};
+    for (offset e = first_element(); e < count; e += all_threads()) {
+        long long t = labels[e];
+        if (t == ignore_index) continue;
+        if (t < 0 || t >= classes) {
+            sum[0] += 1;
+        } else {
+            sum[1] += weight ? weight[t] : 1.0;
+        }
+    }
+    block_sum<2, 256>(sum, parts);
+    if (threadIdx.x == 0) {
+        double2 both = {sum[0], sum[1]};
+        sums[blockIdx.x] = both;
+    }
+}
+
+// total = Σ sums[slice], by one block.
+extern "C" __global__ void __launch_bounds__(256) label_totals(const double2* sums, double2* total, int slices) {
+    __shared__ double parts[2 * 256 / WARP];
+    double sum[2] = {0, 0};
+    for (int s = threadIdx.x; s < slices; s += 256) {
+        sum[0] += sums[s].x;
+        sum[1] += sums[s].y;
+    }
+    block_sum<2, 256>(sum, parts);
+    if (threadIdx.x == 0) {
+        double2 both = {sum[0], sum[1]};
+        *total = both;
     }
 }

@@ -36,3 +36,15 @@ def _weights(weight: Array | None, x: Array) -> Array | None:
 def _sizes(x: Array, ignore_index: int) -> tuple[np.generic, ...]:
     n, c, m = x.shape
     return size(n, m), np.int32(c), np.int32(m), np.int64(ignore_index)
+
+
+@kernel("label_sums", backend="cupy", algorithm="cuda")
+def label_sums_cuda(labels: Array, weight: Array | None = None, *, classes: int, ignore_index: int) -> Array:
+    """(2,) float64: how many labels are neither ignored nor a class, and Σ weight[t] of those that are a class."""
+    (slices,) = over(max(labels.size, 1))
+    sums, total = new(labels, (slices, 2), np.float64), new(labels, (2,), np.float64)
+    weights = None if weight is None else contiguous(weight, np.float64)
+    numbers = (np.int64(labels.size), np.int32(classes), np.int64(ignore_index))
+    launch("loss", "label_sums", sums, (slices,), (contiguous(labels, np.int64), weights, sums, *numbers))
+    launch("loss", "label_totals", sums, (1,), (sums, total, np.int32(slices)))
+    return total
