@@ -51,8 +51,8 @@ MISTAKES = {
     ),
     "the barrier before the phases are read is lost": (
         "implicit.cuh",
-        "    __syncthreads();\n    // where a block",
-        "    // where a block",
+        "    __syncthreads();\n    // runs of 2^shift",
+        "    // runs of 2^shift",
         "conv_transpose2d",
         "implicit",
     ),
@@ -122,8 +122,8 @@ MISTAKES = {
     ),
     "a wrong epilogue": (
         "depthwise.cu",
-        "if (scale) sum *= scale[c];",
-        "if (scale) sum = (sum + 1) * scale[c] - 1;",
+        "finished(f, sum, c, plane",
+        "finished(f, sum + 1, c, plane",
         "conv2d",
         "depthwise",
     ),

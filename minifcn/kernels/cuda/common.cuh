@@ -65,6 +65,20 @@ __device__ inline void windows_at(int pixel, const Windows& w, Use use) {
     });
 }
 
+// What follows a convolution: max(value·scale[o] + b[o] + add[at], 0); null pointers leave their part out. Mirrors FINISH
+// in launch.py.
+struct Finish {
+    const real *scale, *b, *add;
+    int relu;
+};
+
+__device__ inline real finished(const Finish& f, real value, int o, offset at) {
+    if (f.scale) value *= f.scale[o];
+    if (f.b) value += f.b[o];
+    if (f.add) value += f.add[at];
+    return f.relu && value <= 0 ? real(0) : value;
+}
+
 // This thread's place among all threads of a grid with one axis, and their number.
 __device__ inline offset first_element() {
     return blockIdx.x * (offset)blockDim.x + threadIdx.x;

@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
-from minifcn.kernels.cuda.launch import contiguous, launch, new, over_planes, size, windows
+from minifcn.kernels.cuda.launch import Finish, contiguous, launch, new, over_planes, size, windows
 from minifcn.kernels.registry import kernel
 
 
@@ -37,10 +37,12 @@ def conv2d_depthwise(
     """y[n,c,p,q] = Σ x[n,c,h,v]·w[c,0,i,j], and the epilogue."""
     y = new(x, geom.y_shape)
     if y.size:
-        arrays = [None if a is None else contiguous(a, x.dtype) for a in (x, w, scale, b, add)]
+        after = Finish.of(y, b, scale, add, relu)
         planes = geom.n * geom.c
         grid = over_planes(planes, geom.y_hw[0] * geom.y_hw[1])
-        launch("depthwise", "conv2d", x, grid, (*arrays, y, size(planes), windows(geom), np.int32(relu)))
+        launch(
+            "depthwise", "conv2d", x, grid, (contiguous(x), contiguous(w), after.struct, y, size(planes), windows(geom))
+        )
     return y
 
 
@@ -54,10 +56,10 @@ def conv_transpose2d_depthwise(y: Array, w: Array, b: Array | None = None, *, ge
 
 
 def transpose_into(
-    x: Array, y: Array, w: Array, b: Array | None, geom: ConvGeometry, step: int, diagonal: Array | None
+    x: Array, y: Array, w: Array, b: Array | None, geom: ConvGeometry, step: int, dense: Array | None
 ) -> None:
     """x (N,C,H,W) from y (N,C,P,Q), both contiguous, and one filter per channel, `step` elements apart; only if
-    `diagonal`, an integer on the device, is not 0."""
+    `dense`, an integer on the device, is 0."""
     planes = geom.n * geom.c
     grid = over_planes(planes, geom.x_hw[0] * geom.x_hw[1])
     bias = None if b is None else contiguous(b)
@@ -66,7 +68,7 @@ def transpose_into(
         "conv_transpose2d",
         y,
         grid,
-        (y, w, bias, diagonal, x, size(planes), windows(geom), np.int32(step)),
+        (y, w, bias, dense, x, size(planes), windows(geom), np.int32(step)),
     )
 
 

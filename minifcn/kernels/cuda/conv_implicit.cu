@@ -19,18 +19,18 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight(Problem p, Wi
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* diagonal, real* x) {
-    if (diagonal && *diagonal) return;
+conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* dense, real* x) {
+    if (dense && !*dense) return;
     __shared__ __align__(16) real memory[Columns::NUMBERS];
     conv_transpose2d_block<Columns, Scalar<Columns>>(p, w, s, bias, x, memory);
 }
 
 // The filters of the phases: a[(c·sh + a)·sw + b][(o·T + t)·R + r] = w[o, c, a + sh·(T − 1 − t), b + sw·(R − 1 − r)],
-// 0 beyond the filter and from K = O·T·R to the pitch. `diagonal`, if given, is 1 before, and 0 afterwards where some
-// filter from o to another channel c ≠ o is not zero: then the products are needed, else gathering per channel is less
-// work (depthwise.cu). Both kernels look at it, so that nobody has to wait for the answer.
+// 0 beyond the filter and from K = O·T·R to the pitch. `dense`, if given, is 0 before, and 1 afterwards where some filter
+// from o to another channel c ≠ o is not zero: then the products are needed, else gathering per channel is less work
+// (depthwise.cu). Both kernels look at it, so that nobody has to wait for the answer.
 extern "C" __global__ void __launch_bounds__(256)
-phase_filters(const real* w, real* a, int* diagonal, int O, int C, int I, int J, int stride_h, int stride_w, int T,
+phase_filters(const real* w, real* a, int* dense, int O, int C, int I, int J, int stride_h, int stride_w, int T,
               int R, int pitch) {
     __shared__ double parts[256 / WARP];
     offset count = (offset)C * stride_h * stride_w * pitch;
@@ -44,9 +44,9 @@ phase_filters(const real* w, real* a, int* diagonal, int O, int C, int I, int J,
         if (value != 0 && o != c) beside[0] += 1;
         a[e] = value;
     }
-    if (!diagonal) return;
+    if (!dense) return;
     block_sum<1, 256>(beside, parts);
-    if (threadIdx.x == 0 && beside[0] > 0) atomicExch(diagonal, 0);
+    if (threadIdx.x == 0 && beside[0] > 0) atomicExch(dense, 1);
 }
 
 // y (N, O, P·Q) from the parts (shares, O, N·P·Q) of its sums, and what follows.

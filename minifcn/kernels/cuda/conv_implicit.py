@@ -21,7 +21,17 @@ import numpy as np
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.cuda.conv_depthwise import transpose_into
-from minifcn.kernels.cuda.launch import LARGEST_PLANE, MOST_ROWS, contiguous, launch, new, over, windows
+from minifcn.kernels.cuda.launch import (
+    LARGEST_PLANE,
+    MOST_ROWS,
+    Finish,
+    contiguous,
+    launch,
+    new,
+    over,
+    pointer,
+    windows,
+)
 from minifcn.kernels.cuda.load import SINGLE, SINGLE_ONLY
 from minifcn.kernels.cuda.pointwise import add_parts
 from minifcn.kernels.precision import tensor_cores
@@ -32,7 +42,6 @@ TAP = np.dtype([(name, np.int32) for name in ("place", "down", "right", "unused"
 PROBLEM = np.dtype(
     [(name, np.uintp) for name in ("a", "x", "taps")] + [(name, np.int32) for name in ("M", "K", "pitch", "places")]
 )
-FINISH = np.dtype([("scale", np.uintp), ("b", np.uintp), ("add", np.uintp), ("relu", np.int32)], align=True)
 PHASES = np.dtype([(name, np.int32) for name in ("C", "H", "W", "sh", "sw", "first_h", "first_v")])
 
 DEPTH = 16  # terms of a sum that a block reads at a time
@@ -92,19 +101,15 @@ def _taps(like: Array, channels: int, hw: tuple[int, int], w_hw: tuple[int, int]
     return _taps_on_device(module_of(like), like.device.id, channels, hw, w_hw, dilation)  # type: ignore[attr-defined]
 
 
-def _pointer(array: Array | None) -> int:
-    return 0 if array is None else int(array.data.ptr)  # type: ignore[attr-defined]
-
-
 def _problem(a: Array, x: Array, taps: Any, rows: int, terms: int, pitch: int, places: int) -> Array:
-    return np.array([(_pointer(a), _pointer(x), _pointer(taps), rows, terms, pitch, places)], PROBLEM)
+    return np.array([(pointer(a), pointer(x), pointer(taps), rows, terms, pitch, places)], PROBLEM)
 
 
 def _rows_of_packs(w: Array, terms: int) -> tuple[Array, int]:
     """Filters (O, terms) whose rows begin at multiples of 16 bytes, and the elements from row to row: w itself, or a
     copy with zeros at the ends."""
     pack = 16 // w.itemsize
-    if terms % pack == 0 and _pointer(w) % 16 == 0:
+    if terms % pack == 0 and pointer(w) % 16 == 0:
         return w, terms
     pitch = -(-terms // pack) * pack
     padded = module_of(w).zeros((w.shape[0], pitch), w.dtype)
@@ -152,17 +157,16 @@ def _conv2d(
     x, w, y = contiguous(x), contiguous(w), new(x, geom.y_shape)
     if not y.size:
         return y
-    after = [None if a is None else contiguous(a, x.dtype) for a in (scale, b, add)]
+    after = Finish.of(y, b, scale, add, relu)
     terms, places = math.prod(geom.w_shape[1:]), geom.n * math.prod(geom.y_hw)
     w, pitch = _rows_of_packs(w, terms)
     problem = _problem(w, x, _taps(x, geom.c, geom.x_hw, geom.w_hw, geom.dilation), geom.o, terms, pitch, places)
-    finish = np.array([(*map(_pointer, after), relu)], FINISH)
     blocks, grid = _grid(options, geom.o, places, terms)
     parts = new(x, (grid[2], geom.o, places)) if grid[2] > 1 else None
-    launch(family, f"conv2d{blocks.suffix}", x, grid, (problem, windows(geom), finish, y, parts), blocks.threads)
+    launch(family, f"conv2d{blocks.suffix}", x, grid, (problem, windows(geom), after.struct, y, parts), blocks.threads)
     if parts is not None:
         numbers = (np.int32(geom.o), np.int32(places), np.int32(math.prod(geom.y_hw)), np.int32(grid[2]))
-        launch("conv_implicit", "finish_parts", x, over(y.size), (parts, finish, y, *numbers))
+        launch("conv_implicit", "finish_parts", x, over(y.size), (parts, after.struct, y, *numbers))
     return y
 
 
@@ -200,9 +204,9 @@ def _conv_transpose2d(
     pack = 16 // y.itemsize
     pitch = -(-terms // pack) * pack
     filters = new(y, (rows, pitch))
-    diagonal = module_of(y).ones(1, np.int32) if geom.c == geom.o else None  # until something else is found
+    dense = module_of(y).zeros(1, np.int32) if geom.c == geom.o else None  # until that is found
     numbers = (geom.o, geom.c, *geom.w_hw, sh, sw, *taps, pitch)
-    launch("conv_implicit", "phase_filters", y, over(filters.size), (w, filters, diagonal, *map(np.int32, numbers)))
+    launch("conv_implicit", "phase_filters", y, over(filters.size), (w, filters, dense, *map(np.int32, numbers)))
     # phase (u, v) sees the scores through windows of T × R, the last of which is at p = u
     seen = ConvGeometry(
         n=geom.n,
@@ -221,10 +225,10 @@ def _conv_transpose2d(
     phases = (geom.c, *geom.x_hw, sh, sw, first[0] * sh - padding[0], first[1] * sw - padding[1])
     grid = (-(-places // 64), -(-rows // 64))
     bias = None if b is None else contiguous(b)
-    given = (problem, windows(seen), np.array([phases], PHASES), bias, diagonal, x)
+    given = (problem, windows(seen), np.array([phases], PHASES), bias, dense, x)
     launch(family, "conv_transpose2d", y, grid, given, PHASE_THREADS[family])
-    if diagonal is not None:
-        transpose_into(x, y, w, bias, geom, (geom.c + 1) * math.prod(geom.w_hw), diagonal)
+    if dense is not None:
+        transpose_into(x, y, w, bias, geom, (geom.c + 1) * math.prod(geom.w_hw), dense)
     return x
 
 

@@ -21,7 +21,7 @@ from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry, Pair
 from minifcn.kernels.cuda.blas import Matrix, multiply
 from minifcn.kernels.cuda.conv_gemm import Cut, cuts
-from minifcn.kernels.cuda.launch import MOST_BLOCKS, MOST_ROWS, contiguous, launch, new
+from minifcn.kernels.cuda.launch import MOST_BLOCKS, MOST_ROWS, Finish, contiguous, launch, new
 from minifcn.kernels.precision import tensor_cores
 from minifcn.kernels.registry import kernel
 
@@ -104,7 +104,7 @@ def _conv2d(
     x, y = contiguous(x), new(x, geom.y_shape)
     if not y.size:
         return y
-    scale, b, add = (None if a is None else contiguous(a, x.dtype) for a in (scale, b, add))
+    add = None if add is None else contiguous(add, x.dtype)
     filters, channels = geom.o // geom.groups, geom.c // geom.groups
     every = _cuts(geom, x.itemsize, WORKSPACE)
     v, m = (new(x, (POINTS * k * every[0].size,)) for k in (geom.c, geom.o))
@@ -120,9 +120,8 @@ def _conv2d(
                 POINTS,
                 strict=True,
             )
-        after = (scale, b, None if add is None else add[tiles.images])
-        given = (m, y[tiles.images], *after, tiles.struct, geom.o, *geom.y_hw, int(relu))
-        _launch("scores", x, count, geom.o, given)
+        after = Finish.of(y, b, scale, None if add is None else add[tiles.images], relu)
+        _launch("scores", x, count, geom.o, (m, y[tiles.images], after.struct, tiles.struct, geom.o, *geom.y_hw))
     return y
 
 

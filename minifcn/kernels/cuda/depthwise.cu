@@ -9,8 +9,7 @@ constexpr int THREADS = 256;
 
 // y[n,c,p,q] = max(Σ x[n,c,h,v]·w[c,i,j] · scale[c] + b[c] + add[n,c,p,q], 0).
 extern "C" __global__ void __launch_bounds__(THREADS)
-conv2d(const real* x, const real* w, const real* scale, const real* b, const real* add, real* y, offset planes,
-       Windows g, int relu) {
+conv2d(const real* x, const real* w, Finish f, real* y, offset planes, Windows g) {
     int places = g.P * g.Q;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         int c = plane % g.C;
@@ -24,21 +23,18 @@ conv2d(const real* x, const real* w, const real* scale, const real* b, const rea
                     if (inside(h, v, g.H, g.W)) sum += image[h * g.W + v] * filter[i * g.J + j];
                 }
             }
-            if (scale) sum *= scale[c];
-            if (b) sum += b[c];
-            if (add) sum += add[plane * places + place];
-            y[plane * places + place] = relu && sum <= 0 ? real(0) : sum;
+            y[plane * places + place] = finished(f, sum, c, plane * places + place);
         }
     }
 }
 
 // x[n,c,h,v] = Σ y[n,c,p,q]·w[c,i,j] + b[c]. Only the taps that reach (h, v) are visited: every stride-th, of dilation 1.
 // Filters are `step` numbers apart: I·J, or (C + 1)·I·J on the diagonal of dense ones (C, C, I, J), and then everything
-// is done only if `diagonal` says that the others are zero. (Four blocks to a processor leave enough registers.)
+// is done only if `dense` says that the others are zero. (Four blocks to a processor leave enough registers.)
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-conv_transpose2d(const real* y, const real* w, const real* b, const int* diagonal, real* x, offset planes, Windows g,
+conv_transpose2d(const real* y, const real* w, const real* b, const int* dense, real* x, offset planes, Windows g,
                  int step) {
-    if (diagonal && !*diagonal) return;
+    if (dense && *dense) return;
     int pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         int c = plane % g.C;

@@ -195,19 +195,6 @@ __device__ void multiply(Product& product, const A& a, const B& b, real* memory,
     __syncthreads();  // so that the memory can be used again
 }
 
-// What follows a convolution: max(value·scale[o] + b[o] + add[at], 0).
-struct Finish {
-    const real *scale, *b, *add;
-    int relu;
-};
-
-__device__ inline real finished(const Finish& f, real value, int o, offset at) {
-    if (f.scale) value *= f.scale[o];
-    if (f.b) value += f.b[o];
-    if (f.add) value += f.add[at];
-    return f.relu && value <= 0 ? real(0) : value;
-}
-
 // y (N, O, P·Q), or with several shares of the sums their parts, (shares, M, places) in `parts`.
 template <class T, class Product>
 __device__ void conv2d_block(const Problem& p, const Windows& w, const Finish& f, real* y, real* parts, real* memory) {
@@ -260,12 +247,20 @@ struct Phases {
     int C, H, W, stride_h, stride_w, first_h, first_v;  // first: u0·s − padding
 };
 
-// x from its phases, through shared memory, so that a warp writes pixels side by side: b runs fastest, then v.
+// Where a column's pixels begin, or what a row adds to that: an offset into x, and rows and columns of the image.
+struct __align__(16) Spot {
+    offset place;
+    int h, v;
+};
+
+// x from its phases, through shared memory, so that a warp writes pixels side by side: b runs fastest, then v. Where rows
+// and columns lie is worked out once for each, as divisions would take longer than the sums.
 template <class T, class Product>
 __device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const Phases& s, const real* bias, real* x,
                                        real* memory) {
-    constexpr int PITCH = T::COLUMNS + 1;
-    static_assert(T::ROWS * PITCH <= T::NUMBERS, "the phases of a block must fit its shared memory");
+    constexpr int PITCH = T::COLUMNS + 1, VALUES = T::ROWS * PITCH;
+    static_assert(VALUES % PACK == 0 && VALUES * sizeof(real) + (T::COLUMNS + T::ROWS) * sizeof(Spot) +
+                      T::ROWS * sizeof(real) <= T::NUMBERS * sizeof(real), "a block's pixels must fit its shared memory");
     int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS;
     FilterRows<T> a(p, first_row);
     WindowColumns<T> b(p, w, first_place);
@@ -274,17 +269,30 @@ __device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const
     product.each([&](int column) {
         return [=](int row, real value) { memory[row * PITCH + column] = value; };
     });
+    Spot *columns = (Spot*)(memory + VALUES), *rows = columns + T::COLUMNS;
+    real* biases = (real*)(rows + T::ROWS);
+    for (int k = threadIdx.x; k < T::COLUMNS; k += T::THREADS) {
+        int place = first_place + k, per_image = w.P * w.Q, n = place / per_image, score = place % per_image;
+        int h = score / w.Q * s.stride_h + s.first_h, v = score % w.Q * s.stride_w + s.first_v;
+        if (place >= p.places) h = s.H;  // beyond the image, whatever the row
+        columns[k] = {((offset)n * s.C * s.H + h) * s.W + v, h, v};
+    }
+    for (int k = threadIdx.x; k < T::ROWS; k += T::THREADS) {
+        int phase = first_row + k, right = phase % s.stride_w, down = phase / s.stride_w % s.stride_h;
+        int c = phase / s.stride_w / s.stride_h;
+        if (phase >= p.M) down = s.H - s.first_h;  // below the image, whatever the column
+        rows[k] = {((offset)c * s.H + down) * s.W + right, down, right};
+        biases[k] = bias && phase < p.M ? bias[c] : real(0);
+    }
     __syncthreads();
-    // where a block has whole runs of b; else in any order
-    int run = T::ROWS % s.stride_w == 0 ? s.stride_w : 1, per_image = w.P * w.Q;
+    // runs of 2^shift rows are those of one b each, where a block has whole ones; else in any order
+    int shift = 0;
+    while (T::ROWS % s.stride_w == 0 && 1 << shift < s.stride_w) shift++;
     for (int e = threadIdx.x; e < T::ROWS * T::COLUMNS; e += T::THREADS) {
-        int row = e / (run * T::COLUMNS) * run + e % run, column = e / run % T::COLUMNS;
-        int phase = first_row + row, place = first_place + column;
-        if (phase >= p.M || place >= p.places) continue;
-        int in_row = phase % s.stride_w, in_column = phase / s.stride_w % s.stride_h;
-        int c = phase / s.stride_w / s.stride_h, n = place / per_image, score = place % per_image;
-        int h = score / w.Q * s.stride_h + in_column + s.first_h, v = score % w.Q * s.stride_w + in_row + s.first_v;
-        if (!inside(h, v, s.H, s.W)) continue;
-        x[(((offset)n * s.C + c) * s.H + h) * s.W + v] = memory[row * PITCH + column] + (bias ? bias[c] : real(0));
+        int run = e >> shift, row = (run / T::COLUMNS << shift) + (e & ((1 << shift) - 1)), column = run % T::COLUMNS;
+        Spot from = columns[column], by = rows[row];
+        if (inside(from.h + by.h, from.v + by.v, s.H, s.W)) {
+            x[from.place + by.place] = memory[row * PITCH + column] + biases[row];
+        }
     }
 }

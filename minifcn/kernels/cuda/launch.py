@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,8 @@ MOST_BLOCKS = 2048  # of a kernel whose threads walk on in steps of the grid: so
 MOST_ROWS = 65535  # of a grid's second and third axis, a limit of CUDA
 NULL = np.uintp(0)
 
-# struct Windows of common.cuh
+# structs of common.cuh
+FINISH = np.dtype([("scale", np.uintp), ("b", np.uintp), ("add", np.uintp), ("relu", np.int32)], align=True)
 WINDOWS = np.dtype([(name, np.int32) for name in ("N", "C", *"HWIJPQ", "sh", "sw", "ph", "pw", "dh", "dw")])
 LARGEST_PLANE = 2**31 - 2**20  # elements: within a plane the kernels count in 32 bits, some steps beyond its end
 
@@ -39,6 +40,24 @@ def contiguous(array: Array, dtype: Any = None) -> Array:
     if array.flags.c_contiguous and dtype in (None, array.dtype):
         return array
     return module_of(array).ascontiguousarray(array, dtype)  # type: ignore[no-any-return]
+
+
+def pointer(array: Array | None) -> int:
+    """Where an array lies on the device, as a struct has it; whoever makes the struct keeps the array."""
+    return 0 if array is None else int(array.data.ptr)  # type: ignore[attr-defined]
+
+
+class Finish(NamedTuple):
+    """What follows a convolution, as struct Finish, with the arrays that it points to."""
+
+    struct: Any
+    arrays: tuple[Array | None, ...]
+
+    @classmethod
+    def of(cls, y: Array, b: Array | None, scale: Array | None, add: Array | None, relu: bool) -> Finish:
+        """max(y·scale + b + add, 0) of scores y (N,O,P,Q): b and scale (O,), add of y's shape, or None."""
+        arrays = tuple(None if a is None else contiguous(a, y.dtype) for a in (scale, b, add))
+        return cls(np.array([(*map(pointer, arrays), relu)], FINISH), arrays)
 
 
 def new(like: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:

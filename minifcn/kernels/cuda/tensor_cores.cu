@@ -103,8 +103,8 @@ conv2d_weight_large(Problem p, Windows w, int taps, real* result) {
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* diagonal, real* x) {
-    if (diagonal && *diagonal) return;
+conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* dense, real* x) {
+    if (dense && !*dense) return;
     __shared__ __align__(16) real memory[Small::NUMBERS];
     conv_transpose2d_block<Small, TensorCores<Small, 32, 32>>(p, w, s, bias, x, memory);
 }

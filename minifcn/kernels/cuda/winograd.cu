@@ -142,13 +142,11 @@ scores_adjoint(const real* y, real* z, Tiles tiles, int O, int P, int Q) {
     }
 }
 
-// y = Aᵀ M A of every tile, and what follows a convolution: max(y·scale[o] + b[o] + add, 0). y and add (images, O, P, Q).
+// y = Aᵀ M A of every tile, and what follows a convolution. y and its `add` are (images, O, P, Q).
 extern "C" __global__ void __launch_bounds__(128)
-scores(const real* m, real* y, const real* scale, const real* b, const real* add, Tiles tiles, int O, int P, int Q,
-       int relu) {
+scores(const real* m, real* y, Finish f, Tiles tiles, int O, int P, int Q) {
     int T = tiles.images * tiles.rows * tiles.columns;
     for (int o = blockIdx.y; o < O; o += gridDim.y) {
-        real factor = scale ? scale[o] : real(1), shift = b ? b[o] : real(0);
         for (int t = blockIdx.x * blockDim.x + threadIdx.x; t < T; t += gridDim.x * blockDim.x) {
             int n, row, column;
             locate(tiles, t, n, row, column);
@@ -167,9 +165,7 @@ scores(const real* m, real* y, const real* scale, const real* b, const real* add
                     int p = row * SCORES + a, q = column * SCORES + k;
                     if (p >= P || q >= Q) continue;
                     offset at = plane + p * Q + q;
-                    real value = patch[a][k] * factor + shift;
-                    if (add) value += add[at];
-                    y[at] = relu && value <= 0 ? real(0) : value;
+                    y[at] = finished(f, patch[a][k], o, at);
                 }
             }
         }
