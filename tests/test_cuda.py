@@ -358,15 +358,15 @@ def test_no_memory_left(gpu: str) -> None:
     import cupy
 
     pool = cupy.get_default_memory_pool()
-    x = mf.Tensor(np.ones((1, 1, 100, 100), np.float32)).to(gpu)
+    x = mf.Tensor(np.ones((1, 1, 2000, 3000), np.float32)).to(gpu)  # far more than the pool may have lying about
     pool.free_all_blocks()
-    pool.set_limit(pool.used_bytes() + 1024)
+    pool.set_limit(pool.total_bytes() + 1024)
     try:
         with pytest.raises(MemoryError, match=r"relu: the GPU has no memory left \(.*\d.*of its .* MiB are in use"):
             F.relu(x)
     finally:
         pool.set_limit(0)
-    assert F.relu(x).sum().item() == 10_000
+    assert F.relu(x).sum().item() == 6_000_000
 
 
 @pytest.mark.parametrize("rule", [mf.optim.SGD, mf.optim.Adam], ids=["SGD", "Adam"])
@@ -424,8 +424,8 @@ def test_training_goes_the_same_way(gpu: str, tmp_path: Path, capsys: pytest.Cap
     for folder in (on_gpu, moved):
         found = records(folder)
         assert len(found) == 2
-        assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-4)
         # steps of Adam follow a gradient's sign, so that rounding grows
+        assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-3)
         assert found[1]["train_loss"] == pytest.approx(expected[1]["train_loss"], rel=0.05)
     assert main(["eval", str(on_gpu), "--device", gpu]) == 0
     image = tmp_path / "image.png"

@@ -131,6 +131,17 @@ def conv2d_examples() -> Iterator[Example]:
         yield arrays, {"relu": True, **params}
 
 
+def matmul_examples() -> Iterator[Example]:
+    """Plain, transposed, batched, broadcast, of a strided view, and of nothing."""
+    a, b = normal(3, 4), normal(4, 5)
+    yield [a, b], {}
+    yield [normal(4, 3).T, normal(5, 4).T], {}
+    yield [normal(2, 3, 3, 4), np.broadcast_to(b, (2, 3, 4, 5))], {}
+    yield [normal(2, 4, 3).swapaxes(1, 2), normal(2, 4, 1)], {}
+    yield [normal(6, 8)[::2, ::2], b], {}
+    yield [normal(2, 3, 0), normal(2, 0, 4)], {}
+
+
 def label_examples() -> Iterator[Example]:
     labels = np.random.default_rng(0).integers(-1, 6, (3, 7, 40))
     for weight in ([], [np.array([0.5, 0.0, 2.0, 1.5])]):
@@ -181,6 +192,7 @@ EXAMPLES: dict[str, Callable[[], Iterator[Example]]] = {
     "batch_norm_inference": lambda: batch_norm_given_examples(2),
     "cross_entropy": lambda: cross_entropy_examples(False),
     "cross_entropy_grad": lambda: cross_entropy_examples(True),
+    "matmul": matmul_examples,
     "label_sums": label_examples,
     "add_at": add_at_examples,
     "sgd_step": sgd_examples,

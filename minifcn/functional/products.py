@@ -9,7 +9,7 @@ from minifcn.functional.arithmetic import broadcast_shape, expand
 from minifcn.functional.shape import reshape, transpose
 
 # batched matrix product z = x @ y over equal batch axes
-matmul_p = Primitive("matmul(x, y) -> z", lambda x, y: x @ y)
+matmul_p = Primitive("matmul(x, y) -> z")
 matmul_p.defvjp(lambda gz, y: matmul_p(gz, transpose(y, -1, -2)), lambda gz, x: matmul_p(transpose(x, -1, -2), gz))
 
 

@@ -165,7 +165,8 @@ def index(x: Tensor, at: Any) -> Tensor:
 
     Where integers stand beside arrays they select first, and the arrays index what is left (PyTorch's rule; in NumPy
     such an integer counts as an array). Slices may run backwards, which PyTorch refuses; there is one … at most, and an
-    index out of range is refused even where the result has no elements.
+    index out of range is refused even where the result has no elements. (But on a GPU an array's index is not looked at:
+    there it wraps around, as CuPy's do.)
 
     Raises ValueError for an index out of range or too many of them, TypeError for floats, single booleans and uint8
     (which PyTorch takes for a mask and NumPy for positions).
@@ -242,7 +243,8 @@ def _frozen(part: Any) -> Any:
 
 
 def gather(x: Tensor, dim: int, index: Tensor | Array) -> Tensor:
-    """y[…, k, …] = x[…, index[…, k, …], …] along dim; index has x's shape on every other axis."""
+    """y[…, k, …] = x[…, index[…, k, …], …] along dim; index has x's shape on every other axis. An index
+    out of range is refused, but on a GPU it wraps around."""
     at = _frozen(index)
     return gather_p(x, at=at, dim=axis_of("gather", dim, x.ndim), shape_in=x.shape)
 

@@ -1,4 +1,4 @@
-"""How exact float32 convolutions on a GPU are."""
+"""How exact float32 products on a GPU are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ _precision = "highest"
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """What a GPU may do to float32 convolutions: "highest" (the default) keeps float32, "high" lets tensor cores round
-    the factors to TF32, 10 bits of mantissa instead of 23, and add up in float32: for speed, with relative errors of
-    some 1e-3 instead of 1e-6. Of float64, of the CPU and of matmul it changes nothing.
+    """What a GPU may do to float32 convolutions and matmul: "highest" (the default) keeps float32; "high" lets tensor
+    cores round the factors to TF32, 10 bits of mantissa instead of 23, and add up in float32: for speed, with relative
+    errors of some 1e-3 instead of 1e-6. Of float64 and of the CPU it changes nothing.
 
-    PyTorch's function of this name is about matmul; what it does to convolutions there is
-    torch.backends.cudnn.allow_tf32, which is on by default.
+    PyTorch's function of this name is about matmul alone; convolutions there follow torch.backends.cudnn.allow_tf32,
+    which is on by default.
 
     Raises ValueError for another name (PyTorch also knows "medium", bfloat16).
 

@@ -411,3 +411,13 @@ def label_sums_reference(labels: Array, weight: Array | None = None, *, classes:
             else:
                 sums[0] += 1
     return sums
+
+
+@kernel("matmul", backend="numpy", algorithm=REFERENCE)
+def matmul_reference(x: Array, y: Array) -> Array:
+    """z[…,m,n] = Σ_k x[…,m,k]·y[…,k,n]."""
+    z = np.zeros((*x.shape[:-1], y.shape[-1]), x.dtype)
+    for *batch, m, n in np.ndindex(*z.shape):
+        for k in range(x.shape[-1]):
+            z[(*batch, m, n)] += x[(*batch, m, k)] * y[(*batch, k, n)]
+    return z

@@ -1,5 +1,5 @@
 // Adding values where an index says. Sorted by place, the values of one place are neighbours, and the thread of the first
-// one adds them up in order: no atomics, so the same bits every time.
+// one adds them up in order: no atomics, so the same bits every time. (A place to which very many go keeps one thread long.)
 #include "common.cuh"
 
 // x[place] = Σ y[from[e]] over the run of e with places[e] = place. x holds zeros before.
