@@ -165,8 +165,8 @@ def index(x: Tensor, at: Any) -> Tensor:
 
     Where integers stand beside arrays they select first, and the arrays index what is left (PyTorch's rule; in NumPy
     such an integer counts as an array). Slices may run backwards, which PyTorch refuses; there is one … at most, and an
-    index out of range is refused even where the result has no elements. (But on a GPU an array's index is not looked at:
-    there it wraps around, as CuPy's do.)
+    index out of range is refused even where the result has no elements. (On a GPU the values of an index array are not
+    looked at: there they wrap around, as CuPy's do.)
 
     Raises ValueError for an index out of range or too many of them, TypeError for floats, single booleans and uint8
     (which PyTorch takes for a mask and NumPy for positions).
