@@ -166,9 +166,9 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
     )
     parser.add_argument(
         "--device",
-        choices=tuple(AGAINST),
+        choices=(*AGAINST, "auto"),
         default="cpu",
-        help="cpu, or an NVIDIA GPU for kernels, models and algorithms: cuda (cpu)",
+        help="cpu, or an NVIDIA GPU for kernels, models and algorithms: cuda; auto: a GPU where one can be used (cpu)",
     )
     parser.add_argument(
         "--against",
@@ -187,6 +187,8 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args(words)
     arguments.models = tuple(arguments.models.split(","))
+    if arguments.device == "auto":
+        arguments.device = "cuda" if arguments.what in ON_GPU and mf.gpu_status()[0] else "cpu"
     arguments.against = _contenders(parser, arguments)
     unknown = set(arguments.models) - set(mf.models.available())
     if unknown:

@@ -17,6 +17,7 @@ import pytest
 from emulation import cupy_standin
 
 import minifcn as mf
+from benchmarks import __main__ as bench
 from benchmarks import algorithms, gpu, gpu_kernels, gpu_models, kernels, measure, models, tables
 from benchmarks.__main__ import main
 from minifcn import nn
@@ -371,6 +372,14 @@ def test_a_torch_that_has_no_gpu(emulated: None, capsys: pytest.CaptureFixture[s
     said = complaint(capsys, *WORDS)
     assert "was not built for CUDA or finds no GPU" in said
     assert "or --against cpu" in said
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for usable, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(mf, "gpu_status", lambda usable=usable: (usable, "a reason"))
+        words = ["kernels", "--device", "auto", "--against", "nothing"]
+        assert bench._arguments(words, "bench", checkout=False).device == device
+        assert bench._arguments(["import", *words[1:]], "bench", checkout=False).device == "cpu"
 
 
 # -- tables
