@@ -154,7 +154,7 @@ def conv2d_gemm(
 
 @kernel("conv2d_weight", backend="cupy", algorithm="gemm")
 def conv2d_weight_gemm(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
-    """w (O,C/groups,I,J) = y (O, P·Q) @ columnsᵀ, summed over images, one after the other."""
+    """w (O,C/groups,I,J) = y (O, P·Q) @ columnsᵀ, added up over images in order."""
     x, y = contiguous(x), contiguous(y)
     if not y.size:
         zeros: Array = module_of(x).zeros(geom.w_shape, x.dtype)
