@@ -51,7 +51,7 @@ def test_every_line_of_a_unit_says_where_it_is_from() -> None:
                 number, name = int(mark[1]), mark[2]
                 continue
             written = (load.HERE / name).read_text().splitlines()[number - 1]
-            assert line == ("" if written == "#pragma once" else written.encode("ascii", "replace").decode())
+            assert line == ("" if written == "#pragma once" else re.sub(r"[^\x00-\x7f]", ".", written))
             number += 1
 
 

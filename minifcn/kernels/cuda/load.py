@@ -43,8 +43,9 @@ class Unit:
 
     @property
     def code(self) -> str:
-        # CuPy writes the text to a file in the locale's encoding, which need not have the comments' signs
-        return _pasted(f"{self.family}.cu", set()).encode("ascii", "replace").decode()
+        # CuPy writes the text to a file in the locale's encoding, which need not have the comments' signs (and "?" in their
+        # place could make a trigraph)
+        return re.sub(r"[^\x00-\x7f]", ".", _pasted(f"{self.family}.cu", set()))
 
 
 def units() -> Iterator[Unit]:
