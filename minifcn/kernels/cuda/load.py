@@ -43,8 +43,8 @@ class Unit:
 
     @property
     def code(self) -> str:
-        # CuPy writes the text to a file in the locale's encoding, which need not have the comments' signs; dots stand in
-        # for them, as question marks could make trigraphs
+        # CuPy writes the text to a file in the locale's encoding, which need not have the signs of the comments. Dots
+        # stand for them, as question marks could make trigraphs
         return re.sub(r"[^\x00-\x7f]", ".", _pasted(f"{self.family}.cu", set()))
 
 
