@@ -1,6 +1,6 @@
 // Softmax cross-entropy per pixel from logits x (N,C,M): a thread has one pixel (n, m) and walks over its classes, which
 // neighbouring threads read side by side. Shifting by the largest logit leaves the softmax as it is and keeps exp from
-// overflowing.
+// overflowing. (Four blocks to a processor leave enough registers.)
 #include "reduce.cuh"
 
 __device__ inline real exponential(real x) {
@@ -33,7 +33,7 @@ __device__ inline Softmax softmax_of(const real* logits, int C, int M) {
 }
 
 // loss[n,m] = weight[t]·(log Σ_c exp x[n,c,m] − x[n,t,m]), 0 where t = target[n,m] is ignored.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy(const real* x, const long long* target, const real* weight, real* loss, offset pixels, int C, int M,
               long long ignore_index) {
     for (offset pixel = first_element(); pixel < pixels; pixel += all_threads()) {
@@ -50,7 +50,7 @@ cross_entropy(const real* x, const long long* target, const real* weight, real* 
 }
 
 // gx[n,c,m] = gy[n,m]·weight[t]·(softmax(x)[n,c,m] − [c = t]), 0 where t is ignored, whatever its logits are.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy_grad(const real* gy, const real* x, const long long* target, const real* weight, real* gx, offset pixels,
                    int C, int M, long long ignore_index) {
     for (offset pixel = first_element(); pixel < pixels; pixel += all_threads()) {

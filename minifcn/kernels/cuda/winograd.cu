@@ -142,8 +142,9 @@ scores_adjoint(const real* y, real* z, Tiles tiles, int O, int P, int Q) {
     }
 }
 
-// y = Aᵀ M A of every tile, and what follows a convolution. y and its `add` are (images, O, P, Q).
-extern "C" __global__ void __launch_bounds__(128)
+// y = Aᵀ M A of every tile, and what follows a convolution. y and its `add` are (images, O, P, Q). (Two blocks to a
+// processor leave enough registers: left to itself, the compiler spills for some.)
+extern "C" __global__ void __launch_bounds__(128, 2)
 scores(const real* m, real* y, Finish f, Tiles tiles, int O, int P, int Q) {
     int T = tiles.images * tiles.rows * tiles.columns;
     for (int o = blockIdx.y; o < O; o += gridDim.y) {
