@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sentence(error: BaseException) -> str | None:
     """What to tell the user about an error, or None if it is a bug (see the top of this file)."""
     if isinstance(error, MemoryError):
-        return f"not enough memory ({error}); a smaller --size, --crop, --batch-size or --width needs less"
+        first = error.__cause__ or error  # what minifcn made of it has advice of its own, without the options' names
+        return f"not enough memory ({first}); a smaller --size, --crop, --batch-size or --width needs less"
     if isinstance(error, OSError):
         return str(error) if error.errno is None else f"{error.strerror}: {error.filename or 'output'}"
     return str(error) if isinstance(error, _FORESEEN) and _raised_by_us(error) else None

@@ -73,13 +73,13 @@ MISTAKES = {
     "rows for columns": (
         "pool.cu",
         "real value = row[v];",
-        "real value = image[v * w.W + h];",
+        "real value = image[v * g.W + h];",
         "max_pool2d",
         "cuda",
     ),
     "the last of equal values": ("pool.cu", "value > best ||", "value >= best ||", "max_pool2d", "cuda"),
     "a window too many": ("common.cuh", "/ stride, count - 1)", "/ stride, count)", "avg_pool2d_adjoint", "cuda"),
-    "padding on the wrong side": ("windows.cu", "* w.stride_h - w.pad_h", "* w.stride_h + w.pad_h", "unfold", "cuda"),
+    "padding on the wrong side": ("windows.cu", "* g.stride_h - g.pad_h", "* g.stride_h + g.pad_h", "unfold", "cuda"),
     "a stride forgotten": ("common.cuh", "from_first - p * stride)", "from_first - p)", "fold", "cuda"),
     "a wrong constant": ("winograd.cu", "{0, 1, -1, 8, -8, 1}", "{0, 1, -1, 8, -7, 1}", "conv2d", "winograd_f4"),
     "a filter that is not turned": (

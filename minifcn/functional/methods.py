@@ -204,7 +204,7 @@ class TensorMethods:
         return self.to(np.float64)
 
     def to(self, target: Any) -> Tensor:
-        """On another device ("cpu", "cuda", "cuda:N") or in another dtype; itself where nothing changes.
+        """On another device ("cpu" or "cuda") or in another dtype; itself where nothing changes.
 
         Raises ValueError for a device that does not exist, TypeError for anything else that is not float32, float64, an
         integer dtype or bool (minifcn does not compute with the other dtypes).

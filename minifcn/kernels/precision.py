@@ -8,8 +8,8 @@ _precision = "highest"
 
 def set_float32_matmul_precision(precision: str) -> None:
     """What a GPU may do to float32 convolutions and matmul: "highest" (the default) keeps float32; "high" lets tensor
-    cores round the factors to TF32, 10 bits of mantissa instead of 23, and add up in float32: for speed, with relative
-    errors of some 1e-3 instead of 1e-6. Of float64 and of the CPU it changes nothing.
+    cores round the factors to TF32, with 10 bits of mantissa instead of 23, and add up in float32: for speed, at the
+    price of up to 5·10⁻⁴ of each factor. Of float64 and of the CPU it changes nothing.
 
     PyTorch's function of this name is about matmul alone; convolutions there follow torch.backends.cudnn.allow_tf32,
     which is on by default.

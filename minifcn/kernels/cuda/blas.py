@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minifcn.array import Array, cublas
+from minifcn.kernels.cuda.launch import pointer
 from minifcn.kernels.precision import tensor_cores
 
 # cudaDataType and cublasComputeType
@@ -28,7 +29,7 @@ class Matrix(NamedTuple):
 
     @property
     def pointer(self) -> int:
-        return int(self.array.data.ptr) + self.start * self.array.itemsize  # type: ignore[attr-defined]
+        return pointer(self.array) + self.start * self.array.itemsize
 
 
 @functools.cache

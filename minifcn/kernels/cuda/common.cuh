@@ -58,10 +58,10 @@ __device__ inline void windows_along(int h, int stride, int padding, int dilatio
 
 // use(p, q, i, j) for the windows (p, q) that hold a pixel h·W + v, by their tap (i, j): what a gradient gathers from.
 template <class Use>
-__device__ inline void windows_at(int pixel, const Windows& w, Use use) {
-    int h = pixel / w.W, v = pixel % w.W;
-    windows_along(h, w.stride_h, w.pad_h, w.dil_h, w.I, w.P, [&](int p, int i) {
-        windows_along(v, w.stride_w, w.pad_w, w.dil_w, w.J, w.Q, [&](int q, int j) { use(p, q, i, j); });
+__device__ inline void windows_at(int pixel, const Windows& g, Use use) {
+    int h = pixel / g.W, v = pixel % g.W;
+    windows_along(h, g.stride_h, g.pad_h, g.dil_h, g.I, g.P, [&](int p, int i) {
+        windows_along(v, g.stride_w, g.pad_w, g.dil_w, g.J, g.Q, [&](int q, int j) { use(p, q, i, j); });
     });
 }
 

@@ -8,21 +8,21 @@ using Columns = Tiling<64, 64, 256, STAGES, false>;
 using Turned = Tiling<64, 64, 256, STAGES == 4 ? 3 : 2, true>;
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-conv2d(Problem p, Windows w, Finish f, real* y, real* parts) {
+conv2d(Problem p, Windows g, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Columns::NUMBERS];
-    conv2d_block<Columns, Scalar<Columns>>(p, w, f, y, parts, memory);
+    conv2d_block<Columns, Scalar<Columns>>(p, g, f, y, parts, memory);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight(Problem p, Windows w, int taps, real* result) {
+extern "C" __global__ void __launch_bounds__(256, 2) conv2d_weight(Problem p, Windows g, int taps, real* result) {
     __shared__ __align__(16) real memory[Turned::NUMBERS];
-    conv2d_weight_block<Turned, Scalar<Turned>>(p, w, taps, result, memory);
+    conv2d_weight_block<Turned, Scalar<Turned>>(p, g, taps, result, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* dense, real* x) {
+conv_transpose2d(Problem p, Windows g, Phases s, const real* bias, const int* dense, real* x) {
     if (dense && !*dense) return;
     __shared__ __align__(16) real memory[Columns::NUMBERS];
-    conv_transpose2d_block<Columns, Scalar<Columns>>(p, w, s, bias, x, memory);
+    conv_transpose2d_block<Columns, Scalar<Columns>>(p, g, s, bias, x, memory);
 }
 
 // The filters of the phases: a[(c·sh + a)·sw + b][(o·T + t)·R + r] = w[o, c, a + sh·(T − 1 − t), b + sw·(R − 1 − r)],

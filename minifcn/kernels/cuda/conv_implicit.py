@@ -105,13 +105,18 @@ def _problem(a: Array, x: Array, taps: Any, rows: int, terms: int, pitch: int, p
     return np.array([(pointer(a), pointer(x), pointer(taps), rows, terms, pitch, places)], PROBLEM)
 
 
+def _pitch(terms: int, like: Array) -> int:
+    """The elements from row to row where rows of so many terms begin at multiples of 16 bytes."""
+    pack = 16 // like.itemsize
+    return -(-terms // pack) * pack
+
+
 def _rows_of_packs(w: Array, terms: int) -> tuple[Array, int]:
     """Filters (O, terms) whose rows begin at multiples of 16 bytes, and the elements from row to row: w itself, or a
     copy with zeros at the ends."""
-    pack = 16 // w.itemsize
-    if terms % pack == 0 and pointer(w) % 16 == 0:
+    pitch = _pitch(terms, w)
+    if pitch == terms and pointer(w) % 16 == 0:
         return w, terms
-    pitch = -(-terms // pack) * pack
     padded = module_of(w).zeros((w.shape[0], pitch), w.dtype)
     padded[:, :terms] = w.reshape(w.shape[0], terms)
     return padded, pitch
@@ -201,8 +206,7 @@ def _conv_transpose2d(
     last = tuple((n - 1 + p) // s for n, p, s in zip(geom.x_hw, padding, geom.stride, strict=True))
     grid_hw = tuple(b - a + 1 for a, b in zip(first, last, strict=True))  # U, V
     terms, rows, places = geom.o * math.prod(taps), geom.c * sh * sw, geom.n * math.prod(grid_hw)
-    pack = 16 // y.itemsize
-    pitch = -(-terms // pack) * pack
+    pitch = _pitch(terms, y)
     filters = new(y, (rows, pitch))
     dense = module_of(y).zeros(1, np.int32) if geom.c == geom.o else None  # until that is found
     numbers = (geom.o, geom.c, *geom.w_hw, sh, sw, *taps, pitch)
@@ -232,9 +236,9 @@ def _conv_transpose2d(
     return x
 
 
-def _check_dtype(family: str, array: Array) -> None:
+def _check_dtype(op: str, family: str, array: Array) -> None:
     if family in SINGLE_ONLY and array.dtype != SINGLE:
-        raise TypeError(f"algorithm 'tensor_cores' multiplies float32 in TF32, and this is {array.dtype}")
+        raise TypeError(f"{op}: algorithm 'tensor_cores' for {array.dtype}; float32 or another algorithm is needed")
 
 
 def _register(
@@ -252,15 +256,15 @@ def _register(
         geom: ConvGeometry,
         relu: bool = False,
     ) -> Array:
-        _check_dtype(family, x)
+        _check_dtype("conv2d", family, x)
         return _conv2d(family, options, x, w, b, scale, add, geom, relu)
 
     def conv2d_weight(x: Array, y: Array, *, geom: ConvGeometry) -> Array:
-        _check_dtype(family, x)
+        _check_dtype("conv2d_weight", family, x)
         return _conv2d_weight(family, options, x, y, geom)
 
     def conv_transpose2d(y: Array, w: Array, b: Array | None = None, *, geom: ConvGeometry) -> Array:
-        _check_dtype(family, y)
+        _check_dtype("conv_transpose2d", family, y)
         return _conv_transpose2d(family, options, y, w, b, geom)
 
     limits: dict[str, tuple[Callable[..., bool], str]] = {

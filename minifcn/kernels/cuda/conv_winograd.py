@@ -6,8 +6,8 @@ with one matrix product for each of the 36 points ξ. The derivation is in kerne
 conv_transpose2d is a convolution with the filter turned round, and conv2d_weight is the transposed arithmetic
 U[ξ] (O, C) = Z[ξ] (O, T) @ V[ξ]ᵀ with Z = A gy Aᵀ.
 
-The products are in strict float32 whatever precision is set: rounded to TF32, the transformed numbers would lose too
-much (relative errors of 3·10⁻³).
+The products are in strict float32 whatever precision is set: the transforms enlarge the errors of rounding, and TF32's
+are large already.
 """
 
 from __future__ import annotations

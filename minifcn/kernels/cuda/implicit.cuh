@@ -17,8 +17,9 @@
 #include "intrinsics.cuh"
 
 constexpr int DEPTH = 16;
-constexpr int BY_DEPTH = DEPTH + 4;  // numbers from row to row in shared memory where the depth lies side by side, and
-constexpr int SPARE = 8;             // beyond COLUMNS where the columns do: so that a warp of tensor_cores.cu reads from all the banks
+// Numbers from row to row in shared memory where the depth lies side by side, and beyond COLUMNS where the columns do:
+// so that a warp of tensor_cores.cu reads from all the banks.
+constexpr int BY_DEPTH = DEPTH + 4, SPARE = 8;
 
 // Where tap k of a window reads, from the window's first pixel on: `place` within the image (C, H, W), and how far down
 // and to the right. Mirrors TAP in conv_implicit.py.
@@ -109,13 +110,13 @@ struct WindowColumns {
     int top, left, H, W;
     bool exists;
 
-    __device__ WindowColumns(const Problem& problem, const Windows& w, int first) : p(problem), H(w.H), W(w.W) {
-        int place = first + threadIdx.x % T::COLUMNS, per_image = w.P * w.Q;
+    __device__ WindowColumns(const Problem& problem, const Windows& g, int first) : p(problem), H(g.H), W(g.W) {
+        int place = first + threadIdx.x % T::COLUMNS, per_image = g.P * g.Q;
         exists = place < p.places;
         int n = place / per_image, score = place % per_image;
-        top = score / w.Q * w.stride_h - w.pad_h;
-        left = score % w.Q * w.stride_w - w.pad_w;
-        window = p.x + (offset)n * w.C * H * W + (offset)top * W + left;
+        top = score / g.Q * g.stride_h - g.pad_h;
+        left = score % g.Q * g.stride_w - g.pad_w;
+        window = p.x + (offset)n * g.C * H * W + (offset)top * W + left;
     }
 
     __device__ void load(real* shared, int from, int until) const {
@@ -136,25 +137,25 @@ template <class T>
 struct TapColumns {
     static constexpr int BESIDE = T::THREADS / DEPTH, EACH = T::COLUMNS / BESIDE;
     Problem p;
-    Windows w;
+    Windows g;
     Tap taps[EACH];
     int first, count;  // C·I·J in all
 
     __device__ TapColumns(const Problem& problem, const Windows& windows, int first_column, int all)
-        : p(problem), w(windows), first(first_column + threadIdx.x / DEPTH), count(all) {
+        : p(problem), g(windows), first(first_column + threadIdx.x / DEPTH), count(all) {
 #pragma unroll
         for (int s = 0; s < EACH; s++) taps[s] = p.taps[at_most(first + s * BESIDE, count - 1)];
     }
 
     __device__ void load(real* shared, int from, int until) const {
-        int k = threadIdx.x % DEPTH, place = from + k, per_image = w.P * w.Q;
+        int k = threadIdx.x % DEPTH, place = from + k, per_image = g.P * g.Q;
         int n = place / per_image, score = place % per_image;
-        int top = score / w.Q * w.stride_h - w.pad_h, left = score % w.Q * w.stride_w - w.pad_w;
-        const real* window = p.x + (offset)n * w.C * w.H * w.W + (offset)top * w.W + left;
+        int top = score / g.Q * g.stride_h - g.pad_h, left = score % g.Q * g.stride_w - g.pad_w;
+        const real* window = p.x + (offset)n * g.C * g.H * g.W + (offset)top * g.W + left;
 #pragma unroll
         for (int s = 0; s < EACH; s++) {
             bool valid = place < until && first + s * BESIDE < count &&
-                         inside(top + taps[s].down, left + taps[s].right, w.H, w.W);
+                         inside(top + taps[s].down, left + taps[s].right, g.H, g.W);
             const real* at = valid ? window + taps[s].place : p.x;
             copy_async<sizeof(real)>(shared + T::at_b(k, threadIdx.x / DEPTH + s * BESIDE), at, valid);
         }
@@ -197,14 +198,14 @@ __device__ void multiply(Product& product, const A& a, const B& b, real* memory,
 
 // y (N, O, P·Q), or with several shares of the sums their parts, (shares, M, places) in `parts`.
 template <class T, class Product>
-__device__ void conv2d_block(const Problem& p, const Windows& w, const Finish& f, real* y, real* parts, real* memory) {
+__device__ void conv2d_block(const Problem& p, const Windows& g, const Finish& f, real* y, real* parts, real* memory) {
     int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS, begin, end;
     share(p.K, begin, end);
     FilterRows<T> a(p, first_row);
-    WindowColumns<T> b(p, w, first_place);
+    WindowColumns<T> b(p, g, first_place);
     Product product;
     multiply<T>(product, a, b, memory, begin, end);
-    int per_image = w.P * w.Q;
+    int per_image = g.P * g.Q;
     product.each([&](int column) {
         int place = first_place + column;
         bool exists = place < p.places, whole = gridDim.z == 1;
@@ -226,11 +227,11 @@ __device__ void conv2d_block(const Problem& p, const Windows& w, const Finish& f
 
 // w (O, C·I·J), or its parts, (shares, O, C·I·J): begin with p.M = O, p.K = N·P·Q.
 template <class T, class Product>
-__device__ void conv2d_weight_block(const Problem& p, const Windows& w, int taps, real* result, real* memory) {
+__device__ void conv2d_weight_block(const Problem& p, const Windows& g, int taps, real* result, real* memory) {
     int first_row = blockIdx.y * T::ROWS, first_column = blockIdx.x * T::COLUMNS, begin, end;
     share(p.K, begin, end);
-    ScoreRows<T> a = {p, first_row, w.P * w.Q};
-    TapColumns<T> b(p, w, first_column, taps);
+    ScoreRows<T> a = {p, first_row, g.P * g.Q};
+    TapColumns<T> b(p, g, first_column, taps);
     Product product;
     multiply<T>(product, a, b, memory, begin, end);
     product.each([&](int column) {
@@ -256,14 +257,14 @@ struct __align__(16) Spot {
 // x from its phases, through shared memory, so that a warp writes pixels side by side: b runs fastest, then v. Where rows
 // and columns lie is worked out once for each, as divisions would take longer than the sums.
 template <class T, class Product>
-__device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const Phases& s, const real* bias, real* x,
+__device__ void conv_transpose2d_block(const Problem& p, const Windows& g, const Phases& s, const real* bias, real* x,
                                        real* memory) {
     constexpr int PITCH = T::COLUMNS + 1, VALUES = T::ROWS * PITCH;
     static_assert(VALUES % PACK == 0 && VALUES * sizeof(real) + (T::COLUMNS + T::ROWS) * sizeof(Spot) +
                       T::ROWS * sizeof(real) <= T::NUMBERS * sizeof(real), "a block's pixels must fit its shared memory");
     int first_row = blockIdx.y * T::ROWS, first_place = blockIdx.x * T::COLUMNS;
     FilterRows<T> a(p, first_row);
-    WindowColumns<T> b(p, w, first_place);
+    WindowColumns<T> b(p, g, first_place);
     Product product;
     multiply<T>(product, a, b, memory, 0, p.K);
     product.each([&](int column) {
@@ -272,8 +273,8 @@ __device__ void conv_transpose2d_block(const Problem& p, const Windows& w, const
     Spot *columns = (Spot*)(memory + VALUES), *rows = columns + T::COLUMNS;
     real* biases = (real*)(rows + T::ROWS);
     for (int k = threadIdx.x; k < T::COLUMNS; k += T::THREADS) {
-        int place = first_place + k, per_image = w.P * w.Q, n = place / per_image, score = place % per_image;
-        int h = score / w.Q * s.stride_h + s.first_h, v = score % w.Q * s.stride_w + s.first_v;
+        int place = first_place + k, per_image = g.P * g.Q, n = place / per_image, score = place % per_image;
+        int h = score / g.Q * s.stride_h + s.first_h, v = score % g.Q * s.stride_w + s.first_v;
         if (place >= p.places) h = s.H;  // beyond the image, whatever the row
         columns[k] = {((offset)n * s.C * s.H + h) * s.W + v, h, v};
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from minifcn.array import Array, module_of
 from minifcn.geometry import ResizeGeometry
-from minifcn.kernels.cuda.launch import contiguous, launch, new, over_planes, size
+from minifcn.kernels.cuda.launch import contiguous, launch, new, over_planes, pointer, size
 from minifcn.kernels.registry import kernel
 
 # struct Axis of interpolate.cu: four pointers and two sizes
@@ -38,7 +38,7 @@ def _on_device(cupy: Any, device: int, geom: ResizeGeometry, dtype: np.dtype[Any
         a, b = factors.astype(dtype)
         kept += [low, a, b, first]
         sizes = (geom.x_hw[axis], geom.y_hw[axis])
-        structs.append(np.array([(*(t.data.ptr for t in (low, a, b, first)), *sizes)], AXIS))
+        structs.append(np.array([(*map(pointer, (low, a, b, first)), *sizes)], AXIS))
     return *structs, kept
 
 

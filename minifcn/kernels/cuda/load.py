@@ -2,8 +2,8 @@
 
 A *unit* is one family's source with the headers pasted in, compiled for one dtype. Pasted, because CuPy keeps compiled
 units by their text: an edited header that was only named would leave the old binary in use. The sources are plain CUDA
-C++, which NVRTC, nvcc and g++ all take; CuPy compiles a unit at its first use on a machine (about a second) and keeps
-it in ~/.cupy/kernel_cache.
+C++, which NVRTC, nvcc and g++ all take; CuPy compiles a unit at its first use on a machine and keeps it in
+~/.cupy/kernel_cache.
 """
 
 from __future__ import annotations

@@ -15,16 +15,14 @@ extern "C" __global__ void __launch_bounds__(256) relu_grad(const real* gy, cons
     map<2>(n, {gy, y}, gx, [](const real (&v)[2]) { return v[1] <= 0 ? real(0) : v[0]; });
 }
 
-// What follows a convolution, in place: y[n,o,m] = max(y·scale[o] + b[o] + add[n,o,m], 0), m < M = P·Q. Null pointers
-// leave their part out.
-extern "C" __global__ void __launch_bounds__(256)
-epilogue(real* y, const real* scale, const real* b, const real* add, offset planes, int O, int M, int relu) {
-    map_planes<2>(planes, M, {y, add ? add : y}, y, [=](offset plane) {
+// What follows a convolution, in place, on planes (n, o) of M = P·Q scores.
+extern "C" __global__ void __launch_bounds__(256) epilogue(real* y, Finish f, offset planes, int O, int M) {
+    map_planes<2>(planes, M, {y, f.add ? f.add : y}, y, [=](offset plane) {
         int o = plane % O;
-        real factor = scale ? scale[o] : real(1), shift = b ? b[o] : real(0);
+        real factor = f.scale ? f.scale[o] : real(1), shift = f.b ? f.b[o] : real(0);
         return [=](const real (&v)[2]) {
-            real value = v[0] * factor + shift + (add ? v[1] : real(0));
-            return relu && value <= 0 ? real(0) : value;
+            real value = v[0] * factor + shift + (f.add ? v[1] : real(0));
+            return f.relu && value <= 0 ? real(0) : value;
         };
     });
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minifcn.array import Array
-from minifcn.kernels.cuda.launch import contiguous, launch, new, over, over_packs, over_planes_of_packs, size
+from minifcn.kernels.cuda.launch import Finish, contiguous, launch, new, over, over_packs, over_planes_of_packs, size
 from minifcn.kernels.registry import kernel
 
 
@@ -52,9 +52,8 @@ def finish(
     if b is None and scale is None and add is None and not relu:
         return
     n, o, p, q = y.shape
-    given = (None if a is None else contiguous(a, y.dtype) for a in (scale, b, add))
-    sizes = (size(n, o), np.int32(o), np.int32(p * q), np.int32(relu))
-    launch("pointwise", "epilogue", y, over_planes_of_packs(y), (y, *given, *sizes))
+    after, sizes = Finish.of(y, b, scale, add, relu), (size(n, o), np.int32(o), np.int32(p * q))
+    launch("pointwise", "epilogue", y, over_planes_of_packs(y), (y, after.struct, *sizes))
 
 
 @kernel("dropout", backend="cupy", algorithm="philox")

@@ -6,23 +6,23 @@
 
 // y and the tap i·J + j that holds the largest value: the first of equal ones, or the last NaN.
 extern "C" __global__ void __launch_bounds__(256)
-max_pool2d(const real* x, real* y, int* tap, offset planes, Windows w) {
-    int places = w.P * w.Q, pixels = w.H * w.W;
+max_pool2d(const real* x, real* y, int* tap, offset planes, Windows g) {
+    int places = g.P * g.Q, pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* image = x + plane * pixels;
         for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
-            int h = place / w.Q * w.stride_h - w.pad_h, left = place % w.Q * w.stride_w - w.pad_w;
+            int h = place / g.Q * g.stride_h - g.pad_h, left = place % g.Q * g.stride_w - g.pad_w;
             real best = 0;
             int winner = -1;
-            for (int i = 0; i < w.I; i++, h += w.dil_h) {
-                if (h < 0 || h >= w.H) continue;
-                const real* row = image + h * w.W;
-                for (int j = 0, v = left; j < w.J; j++, v += w.dil_w) {
-                    if (v < 0 || v >= w.W) continue;
+            for (int i = 0; i < g.I; i++, h += g.dil_h) {
+                if (h < 0 || h >= g.H) continue;
+                const real* row = image + h * g.W;
+                for (int j = 0, v = left; j < g.J; j++, v += g.dil_w) {
+                    if (v < 0 || v >= g.W) continue;
                     real value = row[v];
                     if (winner < 0 || value > best || is_nan(value)) {
                         best = value;
-                        winner = i * w.J + j;
+                        winner = i * g.J + j;
                     }
                 }
             }
@@ -34,28 +34,28 @@ max_pool2d(const real* x, real* y, int* tap, offset planes, Windows w) {
 
 // y[n,c,p,q] = x at the tap that was chosen for (p, q), 0 where that lies in the padding.
 extern "C" __global__ void __launch_bounds__(256)
-pool_take(const real* x, const int* tap, real* y, offset planes, Windows w) {
-    int places = w.P * w.Q, pixels = w.H * w.W;
+pool_take(const real* x, const int* tap, real* y, offset planes, Windows g) {
+    int places = g.P * g.Q, pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
             int chosen = tap[plane * places + place];
-            int h = place / w.Q * w.stride_h + chosen / w.J * w.dil_h - w.pad_h;
-            int v = place % w.Q * w.stride_w + chosen % w.J * w.dil_w - w.pad_w;
-            y[plane * places + place] = inside(h, v, w.H, w.W) ? x[plane * pixels + h * w.W + v] : real(0);
+            int h = place / g.Q * g.stride_h + chosen / g.J * g.dil_h - g.pad_h;
+            int v = place % g.Q * g.stride_w + chosen % g.J * g.dil_w - g.pad_w;
+            y[plane * places + place] = inside(h, v, g.H, g.W) ? x[plane * pixels + h * g.W + v] : real(0);
         }
     }
 }
 
 // The adjoint of pool_take: x[n,c,h,v] = Σ y over the windows that chose (h, v).
 extern "C" __global__ void __launch_bounds__(256)
-pool_put(const real* y, const int* tap, real* x, offset planes, Windows w) {
-    int places = w.P * w.Q, pixels = w.H * w.W;
+pool_put(const real* y, const int* tap, real* x, offset planes, Windows g) {
+    int places = g.P * g.Q, pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
             real sum = 0;
-            windows_at(pixel, w, [&](int p, int q, int i, int j) {
-                offset place = plane * places + p * w.Q + q;
-                if (tap[place] == i * w.J + j) sum += y[place];
+            windows_at(pixel, g, [&](int p, int q, int i, int j) {
+                offset place = plane * places + p * g.Q + q;
+                if (tap[place] == i * g.J + j) sum += y[place];
             });
             x[plane * pixels + pixel] = sum;
         }
@@ -64,17 +64,17 @@ pool_put(const real* y, const int* tap, real* x, offset planes, Windows w) {
 
 // y[n,c,p,q] = scale[p,q] · Σ over the window.
 extern "C" __global__ void __launch_bounds__(256)
-avg_pool2d(const real* x, const real* scale, real* y, offset planes, Windows w) {
-    int places = w.P * w.Q, pixels = w.H * w.W;
+avg_pool2d(const real* x, const real* scale, real* y, offset planes, Windows g) {
+    int places = g.P * g.Q, pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* image = x + plane * pixels;
         for (int place = blockIdx.x * blockDim.x + threadIdx.x; place < places; place += gridDim.x * blockDim.x) {
-            int top = place / w.Q * w.stride_h - w.pad_h, left = place % w.Q * w.stride_w - w.pad_w;
+            int top = place / g.Q * g.stride_h - g.pad_h, left = place % g.Q * g.stride_w - g.pad_w;
             real sum = 0;
-            for (int i = 0; i < w.I; i++) {
-                for (int j = 0; j < w.J; j++) {
-                    int h = top + i * w.dil_h, v = left + j * w.dil_w;
-                    if (inside(h, v, w.H, w.W)) sum += image[h * w.W + v];
+            for (int i = 0; i < g.I; i++) {
+                for (int j = 0; j < g.J; j++) {
+                    int h = top + i * g.dil_h, v = left + j * g.dil_w;
+                    if (inside(h, v, g.H, g.W)) sum += image[h * g.W + v];
                 }
             }
             y[plane * places + place] = sum * scale[place];
@@ -84,13 +84,13 @@ avg_pool2d(const real* x, const real* scale, real* y, offset planes, Windows w) 
 
 // x[n,c,h,v] = Σ over the windows that hold (h, v) of scale[p,q]·y[n,c,p,q].
 extern "C" __global__ void __launch_bounds__(256)
-avg_pool2d_adjoint(const real* y, const real* scale, real* x, offset planes, Windows w) {
-    int places = w.P * w.Q, pixels = w.H * w.W;
+avg_pool2d_adjoint(const real* y, const real* scale, real* x, offset planes, Windows g) {
+    int places = g.P * g.Q, pixels = g.H * g.W;
     for (offset plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const real* scores = y + plane * places;
         for (int pixel = blockIdx.x * blockDim.x + threadIdx.x; pixel < pixels; pixel += gridDim.x * blockDim.x) {
             real sum = 0;
-            windows_at(pixel, w, [&](int p, int q, int, int) { sum += scores[p * w.Q + q] * scale[p * w.Q + q]; });
+            windows_at(pixel, g, [&](int p, int q, int, int) { sum += scores[p * g.Q + q] * scale[p * g.Q + q]; });
             x[plane * pixels + pixel] = sum;
         }
     }

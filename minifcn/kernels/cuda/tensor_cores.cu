@@ -67,44 +67,44 @@ using FlatTurned = Tiling<64, 128, 256, 3, true>;
 using LargeTurned = Tiling<128, 128, 256, 2, true>;
 
 extern "C" __global__ void __launch_bounds__(128)
-conv2d_small(Problem p, Windows w, Finish f, real* y, real* parts) {
+conv2d_small(Problem p, Windows g, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Small::NUMBERS];
-    conv2d_block<Small, TensorCores<Small, 32, 32>>(p, w, f, y, parts, memory);
+    conv2d_block<Small, TensorCores<Small, 32, 32>>(p, g, f, y, parts, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-conv2d_flat(Problem p, Windows w, Finish f, real* y, real* parts) {
+conv2d_flat(Problem p, Windows g, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Flat::NUMBERS];
-    conv2d_block<Flat, TensorCores<Flat, 32, 32>>(p, w, f, y, parts, memory);
+    conv2d_block<Flat, TensorCores<Flat, 32, 32>>(p, g, f, y, parts, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-conv2d_large(Problem p, Windows w, Finish f, real* y, real* parts) {
+conv2d_large(Problem p, Windows g, Finish f, real* y, real* parts) {
     __shared__ __align__(16) real memory[Large::NUMBERS];
-    conv2d_block<Large, TensorCores<Large, 64, 32>>(p, w, f, y, parts, memory);
+    conv2d_block<Large, TensorCores<Large, 64, 32>>(p, g, f, y, parts, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-conv2d_weight_small(Problem p, Windows w, int taps, real* result) {
+conv2d_weight_small(Problem p, Windows g, int taps, real* result) {
     __shared__ __align__(16) real memory[SmallTurned::NUMBERS];
-    conv2d_weight_block<SmallTurned, TensorCores<SmallTurned, 32, 32>>(p, w, taps, result, memory);
+    conv2d_weight_block<SmallTurned, TensorCores<SmallTurned, 32, 32>>(p, g, taps, result, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-conv2d_weight_flat(Problem p, Windows w, int taps, real* result) {
+conv2d_weight_flat(Problem p, Windows g, int taps, real* result) {
     __shared__ __align__(16) real memory[FlatTurned::NUMBERS];
-    conv2d_weight_block<FlatTurned, TensorCores<FlatTurned, 32, 32>>(p, w, taps, result, memory);
+    conv2d_weight_block<FlatTurned, TensorCores<FlatTurned, 32, 32>>(p, g, taps, result, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-conv2d_weight_large(Problem p, Windows w, int taps, real* result) {
+conv2d_weight_large(Problem p, Windows g, int taps, real* result) {
     __shared__ __align__(16) real memory[LargeTurned::NUMBERS];
-    conv2d_weight_block<LargeTurned, TensorCores<LargeTurned, 64, 32>>(p, w, taps, result, memory);
+    conv2d_weight_block<LargeTurned, TensorCores<LargeTurned, 64, 32>>(p, g, taps, result, memory);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-conv_transpose2d(Problem p, Windows w, Phases s, const real* bias, const int* dense, real* x) {
+conv_transpose2d(Problem p, Windows g, Phases s, const real* bias, const int* dense, real* x) {
     if (dense && !*dense) return;
     __shared__ __align__(16) real memory[Small::NUMBERS];
-    conv_transpose2d_block<Small, TensorCores<Small, 32, 32>>(p, w, s, bias, x, memory);
+    conv_transpose2d_block<Small, TensorCores<Small, 32, 32>>(p, g, s, bias, x, memory);
 }
