@@ -46,9 +46,13 @@ def bilinear_kernel(size: int) -> Array:
     >>> bilinear_kernel(4)[0] * 16
     array([1., 3., 3., 1.])
     """
-    f = (size + 1) // 2
-    tent = 1 - np.abs(np.arange(size) - (size - 1) / 2) / f
-    return np.outer(tent, tent)
+    return np.outer(tent(size), tent(size))
+
+
+def tent(size: int) -> Array:
+    """(size,): 1 − |i − c|/f, the bilinear filter along one axis (see `bilinear_kernel`)."""
+    values: Array = 1 - np.abs(np.arange(size) - (size - 1) / 2) / ((size + 1) // 2)
+    return values
 
 
 def bilinear(shape: Shape) -> Array:

@@ -1,0 +1,94 @@
+"""Numbers for a layer whose weights and scores nobody gave, and weights that somebody did."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from minifcn.geometry import Pair
+from minifcn.nn.init import tent
+
+
+def whole_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """1, 2, … 9, 1, 2, … in reading order: sums that a reader can check, without rounding.
+
+    >>> whole_numbers((2, 6))
+    array([[1., 2., 3., 4., 5., 6.],
+           [7., 8., 9., 1., 2., 3.]])
+    """
+    return (1 + np.arange(math.prod(shape)) % 9).reshape(shape).astype(np.float64)
+
+
+def bilinear_filter(kernel: Pair) -> NDArray[Any]:
+    """(1, 1, I, J): the bilinear filter of stride ⌈k/2⌉ along each axis."""
+    return np.outer(tent(kernel[0]), tent(kernel[1]))[None, None]
+
+
+def read_filter(source: str | os.PathLike[str]) -> NDArray[Any]:
+    """A filter (O,C,I,J), float32 or float64, from FILE or FILE:NAME.
+
+    Args:
+        source: a .npy file, or a .npz or .safetensors file and the name of an array in it, which is not needed where
+            just one array can be a filter. Arrays of (I, J) are taken as one channel; others must have four axes.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it cannot be read, or holds no filter, or several.
+        TypeError: an array of something other than real numbers.
+    """
+    path, name = _split(str(source))
+    arrays = _arrays(path)
+    if name is not None and name not in arrays:
+        raise ValueError(f"tconv: {path} holds no array {name!r}; it has {_list(arrays)}")
+    fitting = {key: a for key, a in arrays.items() if a.ndim in (2, 4) and a.size and name in (None, key)}
+    if len(fitting) != 1:
+        found = "several filters" if fitting else "no filter"
+        raise ValueError(
+            f"tconv: {path} holds {found}: {_list(fitting or arrays)}; one array of (I, J) or (O, C, I, J) is needed, "
+            f"which FILE:NAME selects"
+        )
+    (w,) = fitting.values()
+    if w.dtype.kind not in "biuf":
+        raise TypeError(f"tconv: the filter in {path} has dtype {w.dtype}; real numbers are needed")
+    if not np.isfinite(w).all():
+        broken = int((~np.isfinite(w)).sum())
+        raise ValueError(f"tconv: the filter in {path} holds {broken} NaN or Inf; numbers are needed")
+    w = w if w.dtype == np.float32 else w.astype(np.float64)
+    return w if w.ndim == 4 else w[None, None]
+
+
+def _split(source: str) -> tuple[Path, str | None]:
+    """The file, and the name after the colon (a colon may also be part of the file's name)."""
+    if not Path(source).exists() and ":" in source:
+        path, _, name = source.rpartition(":")
+        return Path(path), name
+    return Path(source), None
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array in a file, by its name; that of a .npy file is "array"."""
+    if not path.is_file():
+        raise FileNotFoundError(f"tconv: there is no file {path}; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in (".npy", ".npz"):
+            with path.open("rb") as file:
+                found = np.load(file)
+                return dict(found) if path.suffix == ".npz" else {"array": found}
+    except (ValueError, EOFError, OSError, SafetensorError, BadZipFile) as error:
+        raise ValueError(
+            f"tconv: {path} cannot be read ({error}); a file of numbers, without pickles, is needed"
+        ) from None
+    raise ValueError(f"tconv: {path} is no .npy, .npz or .safetensors file; one of these is needed")
+
+
+def _list(arrays: dict[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {a.shape}" for name, a in arrays.items()) or "nothing"

@@ -1,0 +1,130 @@
+"""Bilinear interpolation by transposed convolution: where it holds, and a filter that only a ramp unmasks."""
+
+import numpy as np
+import pytest
+
+import minifcn.functional as F
+from minifcn import lab
+from minifcn.autograd import Tensor
+from minifcn.geometry import ResizeGeometry
+from minifcn.kernels.reference import interpolate_reference
+from minifcn.nn.init import bilinear_kernel
+
+FACTORS = (2, 3, 4, 8, 16, 32)
+FIRST_ROW = (0.75, 2 / 3, 0.625, 0.5625, 0.53125, 0.515625)
+ARTICLE = np.outer([0.4, 0.6, 0.6, 0.4], [0.4, 0.6, 0.6, 0.4])  # the second article's 4×4 "bilinear" matrix, as printed
+
+
+def even(f: int, n: int = 6) -> tuple[np.ndarray, object]:
+    """The filter of k = 2f − (f mod 2) taps and its layer with padding (k − f)/2."""
+    k = 2 * f - f % 2
+    return bilinear_kernel(k)[None, None], lab.layer(n, k, stride=f, padding=(k - f) // 2)
+
+
+def half_pixel(y: np.ndarray, f: int) -> np.ndarray:
+    """Interpolation by whole factors with clamped borders, by the definition of interpolate without align_corners."""
+    size = (y.shape[2] * f, y.shape[3] * f)
+    return interpolate_reference(y, geom=ResizeGeometry.of_resize(y.shape[2:], size, None, "bilinear", False))
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_equals_half_pixel_bilinear_inside(f: int) -> None:
+    w, geom = even(f)
+    y = np.random.default_rng(f).uniform(-1, 1, (1, 1, 6, 6))
+    x, expected = lab.scatter(y, w, geom), half_pixel(y, f)
+    assert x.shape == expected.shape
+    inside = slice(f // 2, -(f // 2))  # ⌊f/2⌋ rows at each side are affected by the border
+    assert np.abs(x - expected)[..., inside, inside].max() <= 8e-16
+    assert np.abs(x - expected)[..., f // 2 - 1, :].max() > 1e-3
+    assert np.abs(lab.sample(y, geom) - expected).max() <= 8e-16
+
+
+@pytest.mark.parametrize("f", FACTORS)
+def test_divided_by_the_gain_it_is_clamped_bilinear_everywhere(f: int) -> None:
+    w, geom = even(f)
+    y = np.random.default_rng(f).uniform(-1, 1, (1, 1, 6, 6))
+    assert np.abs(lab.normalized(y, w, geom) - half_pixel(y, f)).max() <= 8e-16
+    # so does repeating the edge once and cropping f
+    edge = np.pad(y, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    x = lab.scatter(edge, w, even(f, 8)[1])[..., f:-f, f:-f]
+    assert np.abs(x - half_pixel(y, f)).max() <= 8e-16
+
+
+@pytest.mark.parametrize(("f", "first"), [*zip(FACTORS, FIRST_ROW, strict=True)])
+def test_gain_at_the_border(f: int, first: float) -> None:
+    w, geom = even(f)
+    gain = lab.gain(w, geom)[0]
+    assert gain[0, geom.x_hw[1] // 2] == pytest.approx(first, abs=1e-12)
+    assert gain[0, 0] == pytest.approx(first**2, abs=1e-12)  # squared at the corners
+    check = lab.bilinear_check(w, geom)
+    assert check.border[0][0] == pytest.approx(first, abs=1e-12)
+    assert len(check.border[0]) == len(check.border[1]) == f // 2
+    assert (check.holds, check.normalized <= 8e-16) == (True, True)
+    assert check.slopes[0] == pytest.approx([1 / f] * f, abs=1e-12)
+
+
+def test_the_article_matrix_passes_all_but_the_ramp() -> None:
+    geom = lab.layer(6, 4, stride=2, padding=1)
+    w = ARTICLE[None, None]
+    assert w.sum() == pytest.approx(4, abs=1e-12)  # s²
+    assert lab.checkerboard(geom, w).even  # every phase adds up to 1
+    assert lab.gain(w, geom)[0, 4, 4] == pytest.approx(1, abs=1e-12)
+    check = lab.bilinear_check(w, geom)
+    assert check.constant < 1e-12
+    assert sorted(check.slopes[0]) == pytest.approx([0.2, 0.8], abs=1e-12)
+    assert check.ramp > 0.1
+    assert not check.holds
+
+
+def test_what_the_article_computes_is_yet_another_matrix() -> None:
+    """With its factor 2.5 and centre 1.5 its own formula adds up to 5.76, a gain of 1.44; right are 2 and 1.5."""
+    tent = 1 - np.abs(np.arange(4) - 1.5) / 2.5
+    wrong = np.outer(tent, tent)
+    assert wrong[0, :2].tolist() == pytest.approx([0.16, 0.32])
+    assert wrong.sum() == pytest.approx(5.76)
+    assert lab.bilinear_check(wrong[None, None], lab.layer(6, 4, 2, 1)).constant == pytest.approx(0.44)
+    assert bilinear_kernel(4)[:2].tolist() == [[0.0625, 0.1875, 0.1875, 0.0625], [0.1875, 0.5625, 0.5625, 0.1875]]
+
+
+def test_a_filter_that_only_the_product_of_the_ramps_unmasks() -> None:
+    w = bilinear_kernel(4)
+    w[np.ix_([1, 3], [1, 3])] += 0.1 * np.array([[1, -1], [-1, 1]])
+    geom = lab.layer(6, 4, 2, 1)
+    check = lab.bilinear_check(w[None, None], geom)
+    assert check.constant < 1e-12
+    assert check.slopes[0] == pytest.approx([0.5, 0.5], abs=1e-12)
+    assert not check.holds
+
+
+def test_which_kernel_and_padding_belong_to_a_factor() -> None:
+    """(k + 1)//2 gives the factor back for k = 2f − (f mod 2), and other sizes interpolate by another factor."""
+    for f in FACTORS:
+        assert (2 * f - f % 2 + 1) // 2 == f
+    other = lab.bilinear_check(bilinear_kernel(6)[None, None], lab.layer(6, 6, stride=2, padding=2))
+    assert not other.holds
+    shifted = lab.layer(6, 4, stride=2)  # with another padding the positions shift along: the ramp still comes back
+    assert lab.bilinear_check(bilinear_kernel(4)[None, None], shifted).holds
+
+
+def test_odd_kernels_interpolate_with_aligned_corners() -> None:
+    """k = 2s − 1, padding s − 1: score p lies on pixel p·s, the grid of align_corners."""
+    y = np.random.default_rng(9).uniform(-1, 1, (1, 1, 5, 6))
+    for s in (2, 4, 8):
+        geom = lab.layer((5, 6), 2 * s - 1, s, s - 1)
+        x = lab.scatter(y, bilinear_kernel(2 * s - 1)[None, None], geom)
+        size = (4 * s + 1, 5 * s + 1)
+        assert x.shape[2:] == size
+        aligned = F.interpolate(Tensor(y), size=size, mode="bilinear", align_corners=True).numpy()
+        assert np.abs(x - aligned).max() <= 8e-16
+        assert np.abs(lab.sample(y, geom) - aligned).max() <= 8e-16
+
+
+def test_holes_and_channels() -> None:
+    holes = lab.bilinear_check(np.ones((1, 1, 1, 1)), lab.layer(4, 1, stride=2))
+    assert not holes.holds
+    assert np.isnan(holes.normalized)
+    diagonal = np.zeros((3, 3, 4, 4))
+    diagonal[range(3), range(3)] = bilinear_kernel(4)
+    assert lab.bilinear_check(diagonal, lab.layer(4, 4, 2, 1, channels=(3, 3))).holds
+    diagonal[1, 1] *= 2
+    assert lab.bilinear_check(diagonal, lab.layer(4, 4, 2, 1, channels=(3, 3))).constant == pytest.approx(1)
