@@ -18,6 +18,7 @@ derived from the layers' parameters when the network is built; none is typed in.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
@@ -31,6 +32,8 @@ from minifcn.nn.module import Parameter
 
 FC_CHANNELS = 4096  # of VGG's fc6 and fc7
 UPSAMPLINGS = ("paper", "same", "aligned")
+IMAGE = "image"
+Layer = nn.Conv2d | nn.MaxPool2d
 
 
 class Backbone(Protocol):
@@ -40,7 +43,39 @@ class Backbone(Protocol):
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]: ...
 
+    def layers(self) -> dict[str, list[Layer]]: ...
+
     def coord_maps(self) -> dict[str, CoordMap]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """One upsampling, and what its cells are laid onto: a stage's scores, or at the end the image.
+
+    Args:
+        stage: the stage, or "image".
+        name: of the layer, in the model.
+        layer: upsamples.
+        before, after: where the cells of its input and output lie.
+        onto: where the stage's cells lie, or the image's pixels.
+        offset: the crop, per axis, that lays one map onto the other: the cell of the stage under cell 0 of the output,
+            or the cell of the output under pixel 0. A fraction means that no crop does.
+        start: what the model crops: so many cells, at the beginning of the stage (of the output, before the image). A
+            negative number crops the other map.
+        added: whether the stage is added; it may lend its size only.
+        told: whether the layer is given the size that it must reach (output_size).
+    """
+
+    stage: str
+    name: str
+    layer: nn.ConvTranspose2d
+    before: CoordMap
+    after: CoordMap
+    onto: CoordMap
+    offset: tuple[Fraction, Fraction]
+    start: Pair
+    added: bool
+    told: bool
 
 
 class FullyConnected(nn.Module):
@@ -129,26 +164,37 @@ class FCN(nn.Module):
             setattr(self, self._upscore(k), upsample(2))
         self.last = f"upscore{stride}"
         setattr(self, self.last, upsample(stride))
-        self._align()
+        # the cell of each stage's scores on which cell 0 of the upsampled map lies; "image": the cell of the last map
+        # on which pixel 0 lies
+        self.offsets = {fusion.stage: fusion.offset for fusion in self.fusions()}
+        if upsampling != "same" and self.misalignment:
+            raise ValueError(f"FCN: no crop aligns {self.misalignment} for upsampling={upsampling!r}")
 
     def _upscore(self, k: int) -> str:
         """The layer before fusion k: upscore2, then upscore_<stage that it starts from>, as the authors name them."""
         return "upscore2" if k == 0 else f"upscore_{self.skips[k - 1]}"
 
-    def _align(self) -> None:
-        """Derive every crop. `offsets[stage]` is the cell of that stage's scores on which cell 0 of the upsampled map
-        lies, and `offsets["image"]` the cell of the last map on which pixel 0 lies."""
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each stage from the one before, the head included as stage "fc7"."""
+        head: dict[str, list[Layer]] = {} if self.head is None else {"fc7": [self.head.fc6, self.head.fc7]}
+        return self.backbone.layers() | head
+
+    def fusions(self) -> tuple[Fusion, ...]:
+        """The upsamplings in order, with the crops, derived from the layers' parameters."""
         maps = self.backbone.coord_maps()
-        deep = maps[self.deepest] if self.head is None else self.head.coord_map(maps[self.deepest])
-        self.offsets: dict[str, tuple[Fraction, Fraction]] = {}
-        for k, name in enumerate(self.skips):
-            deep = getattr(self, self._upscore(k)).coord_map(deep)
-            self.offsets[name] = maps[name].crop_onto(deep)
-            height, width = self._start(name)
-            deep = deep.then_crop((max(-height, 0), max(-width, 0)))
-        self.offsets["image"] = getattr(self, self.last).coord_map(deep).crop_onto(CoordMap())
-        if self.upsampling != "same" and self.misalignment:
-            raise ValueError(f"FCN: no crop aligns {self.misalignment} for upsampling={self.upsampling!r}")
+        at = maps[self.deepest] if self.head is None else self.head.coord_map(maps[self.deepest])
+        upsamplings = [(stage, self._upscore(k), maps[stage]) for k, stage in enumerate(self.skips)]
+        found = []
+        for stage, name, onto in [*upsamplings, (IMAGE, self.last, CoordMap())]:
+            layer, added = getattr(self, name), stage != IMAGE
+            after = layer.coord_map(at)
+            offset = onto.crop_onto(after) if added else after.crop_onto(onto)
+            height, width = start = self._start(offset)
+            found.append(
+                Fusion(stage, name, layer, at, after, onto, offset, start, added, told=self.upsampling == "aligned")
+            )
+            at = after.then_crop((max(-height, 0), max(-width, 0)))
+        return tuple(found)
 
     @property
     def misalignment(self) -> dict[str, tuple[Fraction, Fraction]]:
@@ -156,9 +202,9 @@ class FCN(nn.Module):
         (height, width) they are off."""
         return {name: offset for name, offset in self.offsets.items() if any(o.denominator != 1 for o in offset)}
 
-    def _start(self, name: str) -> Pair:
+    def _start(self, offset: tuple[Fraction, Fraction]) -> Pair:
         """The crop in whole cells. "same" maps nest from cell 0 on, whether or not that is where they belong."""
-        height, width = (0, 0) if self.upsampling == "same" else self.offsets[name]
+        height, width = (0, 0) if self.upsampling == "same" else offset
         return int(height), int(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,10 +217,12 @@ class FCN(nn.Module):
         fused: Tensor = self.score_fr(deep)  # 1/32
         for k, name in enumerate(self.skips):
             skip = getattr(self, f"score_{name}")(stages[name])  # 1/16, then 1/8
-            fused = self._fuse(self._upsample(self._upscore(k), fused, _hw(skip)), skip, self._start(name))
+            fused = self._fuse(
+                self._upsample(self._upscore(k), fused, _hw(skip)), skip, self._start(self.offsets[name])
+            )
         image_hw = _hw(x)
         up = self._upsample(self.last, fused, image_hw)
-        return crop(up, self._start("image"), image_hw)
+        return crop(up, self._start(self.offsets[IMAGE]), image_hw)
 
     def _upsample(self, layer: str, x: Tensor, wanted: Pair) -> Tensor:
         """An odd kernel reaches every size by its output_padding; the even ones are cropped afterwards."""
@@ -219,6 +267,22 @@ class FCN16sDecoder(nn.Module):
             c = o
         self.relu = nn.ReLU()
         self.classifier = nn.Conv2d(c, num_classes, 1)
+
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each stage from the one before."""
+        return self.backbone.layers()
+
+    def fusions(self) -> tuple[Fusion, ...]:
+        """The upsamplings in order. Nothing is cropped: each map begins where the stage whose size it has begins."""
+        *maps, (_, at) = self.backbone.coord_maps().items()
+        found = []
+        for k, (stage, onto) in enumerate([*reversed(maps), (IMAGE, CoordMap())], start=1):
+            layer = getattr(self, f"up{k}")
+            after = layer.coord_map(at)
+            offset = after.crop_onto(onto) if stage == IMAGE else onto.crop_onto(after)
+            found.append(Fusion(stage, f"up{k}", layer, at, after, onto, offset, (0, 0), added=k == 1, told=True))
+            at = after
+        return tuple(found)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,3,H,W) → (N,classes,H,W). Raises ValueError for another shape."""

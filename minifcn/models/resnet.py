@@ -111,14 +111,21 @@ class ResNet(nn.Module):
             x = stages[name] = getattr(self, name)(x)
         return stages
 
-    def coord_maps(self) -> dict[str, CoordMap]:
-        """Where each stage's cells lie in the image, along the residual branches (the shortcuts agree)."""
-        at = self.conv1.coord_map(CoordMap())
-        maps = {"stem": at}
-        at = self.maxpool.coord_map(at)
+    def layers(self) -> dict[str, list[nn.Conv2d | nn.MaxPool2d]]:
+        """What leads to each stage from the one before, along the residual branches: the layers whose cells lie
+        elsewhere than their input's. (The shortcuts agree, in positions and in sizes.)"""
+        stages: dict[str, list[nn.Conv2d | nn.MaxPool2d]] = {"stem": [self.conv1]}
         for name in list(self.channels)[1:]:
-            for block in getattr(self, name):
-                for _, conv in sorted(block._modules.items()):
-                    at = conv.coord_map(at) if isinstance(conv, nn.Conv2d) else at
-            maps[name] = at
+            blocks = getattr(self, name)
+            stages[name] = [conv for block in blocks for conv in block.branch() if isinstance(conv, nn.Conv2d)]
+        stages["layer1"].insert(0, self.maxpool)
+        return stages
+
+    def coord_maps(self) -> dict[str, CoordMap]:
+        """Where each stage's cells lie in the image."""
+        at, maps = CoordMap(), {}
+        for stage, layers in self.layers().items():
+            for layer in layers:
+                at = layer.coord_map(at)
+            maps[stage] = at
         return maps

@@ -52,12 +52,22 @@ class VGG16(nn.Module):
             start = end + 1
         return stages
 
+    def layers(self) -> dict[str, list[nn.Conv2d | nn.MaxPool2d]]:
+        """What leads to each stage from the one before: the layers whose cells lie elsewhere than their input's."""
+        layers: list[nn.Conv2d | nn.MaxPool2d] = []
+        stages = {}
+        for k, layer in enumerate(self.features):
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+                layers.append(layer)
+            if k in self.ends:
+                stages[self.ends[k]], layers = layers, []
+        return stages
+
     def coord_maps(self) -> dict[str, CoordMap]:
         """Where each stage's cells lie in the image."""
         at, maps = CoordMap(), {}
-        for k, layer in enumerate(self.features):
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+        for stage, layers in self.layers().items():
+            for layer in layers:
                 at = layer.coord_map(at)
-            if k in self.ends:
-                maps[self.ends[k]] = at
+            maps[stage] = at
         return maps
