@@ -89,6 +89,7 @@ def test_image_sizes_are_those_that_a_convolution_sends_there() -> None:
         ((2, 3, 2, 0, 0), 12, 5),
         ((3, 3, 2, 1, 0), 13, 5),
         ((3, 3, 2, 1, 1), 14, 6),
+        ((5, 4, 1, 1, 0), 9, 6),  # 1 is not half of an even filter's 3
     ],
 )
 def test_relationships_of_the_guide(arguments: tuple[int, ...], number: int, size: int) -> None:
@@ -103,6 +104,8 @@ def test_relationships_of_the_guide(arguments: tuple[int, ...], number: int, siz
 def test_what_the_guide_leaves_open_is_said() -> None:
     cropping = lab.layer(5, kernel=3, padding=3)
     assert lab.equivalent_convolution(cropping).before == (-1, -1)
+    unequal = lab.layer(5, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(1, 4))
+    assert lab.equivalent_convolution(unequal) == lab.EquivalentConvolution((1, 2), (1, 4), (2, 6))
     assert "p′ = −1 means cropping" in lab.relationship(cropping, 0).remark
     assert "relationship 15" in lab.relationship(lab.layer(5, kernel=3, dilation=2), 0).remark
     beyond = lab.layer(5, kernel=3, dilation=2, output_padding=1)  # PyTorch allows it, as it is below the dilation
@@ -153,8 +156,11 @@ def test_checkerboard_by_counts_and_by_sums() -> None:
     assert lab.checkerboard(even, w).verdict.startswith("checkerboard: every pixel inside gets 4 products, but")
     assert "holes" in lab.checkerboard(lab.layer(5, 1, stride=2), np.ones((1, 1, 1, 1))).verdict
     # float32 rounding is no pattern
-    thirds = np.full((1, 1, 6, 6), 1 / 3, np.float32) * np.float32(1.1)
-    assert lab.checkerboard(lab.layer(5, 6, stride=3), thirds).even
+    tenths = np.full((1, 1, 6, 6), 0.1, np.float32)
+    tenths[0, 0, 0, 0] += np.float32(1e-7)
+    sums = lab.checkerboard(lab.layer(5, 6, stride=3), tenths).sums
+    assert sums.max() > sums.min()
+    assert lab.checkerboard(lab.layer(5, 6, stride=3), tenths).even
 
 
 def test_sums_by_phase_are_what_a_constant_becomes_inside() -> None:
