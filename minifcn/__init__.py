@@ -47,9 +47,10 @@ __all__ = [
     "models",
     "data",
     "training",
+    "lab",
 ]
 
-_LAZY = ("gradcheck", "nn", "optim", "models", "data", "training")
+_LAZY = ("gradcheck", "nn", "optim", "models", "data", "training", "lab")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -450,8 +450,8 @@ class Primitive:
 
     def _compute(self, arrays: list[Array], params: dict[str, Any]) -> Any:
         try:
-            if debugging.is_debugging():
-                with np.errstate(all="ignore"):  # what NumPy would warn of is found in the result, and said better
+            if debugging.is_watched():
+                with debugging.computing():
                     return self._forward(*arrays, **params)
             return self._forward(*arrays, **params)
         except MemoryError as error:
@@ -465,8 +465,6 @@ class Primitive:
         for a in arrays:
             if array is a:  # the argument itself came back; freezing it would freeze the caller's array
                 array = array.view()
-        if debugging.is_debugging():
-            debugging.inspect_result(self.name, self.args, arrays, params, array)
         y = _result(array)
         # indexing and reshape copy where they must
         if self.view and y._array.base is not None and module_of(array).may_share_memory(y._array, arrays[0]):
@@ -476,16 +474,16 @@ class Primitive:
             if True in needs:
                 y._node = Node(self, args, needs, y, extras, params)
                 y.requires_grad = True
+        if debugging.is_watched():
+            debugging.show_result(self, args, params, extras, y)
         return y
 
     def cotangents(self, node: Node, gy: Tensor, wanted: list[bool]) -> Sequence[Tensor | None]:
         """The VJPs of the wanted arguments, in order of the arguments."""
-        if debugging.is_debugging():
-            with debugging.backward_of(self.name, node.place):
+        if debugging.is_watched():
+            with debugging.backward_of(node):
                 cotangents = self._cotangents(node, gy, wanted)
-                for g in cotangents:
-                    if g is not None:  # a VJP of the user's need not consist of primitives
-                        debugging.inspect_result("its VJP", ("gy",), (gy._array,), {}, g._array)
+                debugging.inspect_cotangents(cotangents, gy)
                 return cotangents
         return self._cotangents(node, gy, wanted)
 

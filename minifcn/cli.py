@@ -1,4 +1,4 @@
-"""The command line: `python -m minifcn train | eval | predict | info | gradcheck | bench`.
+"""The command line: `python -m minifcn train | eval | predict | info | gradcheck | bench | tconv | align | trace`.
 
 A subcommand is one function from its arguments to an exit code, and one registration in `_parser`. Everything heavier
 than the configuration is imported inside the functions, so that `--help` answers at once.
@@ -372,6 +372,71 @@ def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
     _add_device(parser)
 
 
+# -- align
+
+
+def _align(arguments: argparse.Namespace) -> int:
+    from minifcn import models
+    from minifcn.lab.align import align
+
+    if arguments.model is None:
+        say("\n".join(models.available()))
+        return OK
+    module = models.create(arguments.model, num_classes=1, width=1 / 64)  # positions do not depend on channels
+    say(f"{arguments.model}\n\n{align(module, arguments.size).text()}")
+    return OK
+
+
+def _add_align(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="name of a network; without one, all names are listed"
+    )
+    parser.add_argument("--size", type=_reader(parse_size), default=(360, 480), metavar="HxW", help="(360x480)")
+
+
+# -- trace
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from minifcn import models
+    from minifcn.lab.trace import trace_model
+    from minifcn.lab.trace_formats import write_events, write_graph
+
+    asked = ((arguments.graph, write_graph), (arguments.json, write_events))
+    jobs = [(Path(file), write) for file, write in asked if file is not None]
+    for file, _ in jobs:
+        _may_write("trace", file, arguments.overwrite)
+    if arguments.graph is not None and arguments.graph == arguments.json:
+        raise ValueError(f"trace: --graph and --json are both {arguments.graph}; two files are needed")
+    options = {name: value for name, value in _given(arguments).items() if name == "width"}
+    module = models.create(arguments.model, num_classes=arguments.num_classes, **options)
+    found = trace_model(module, arguments.model, arguments.size, arguments.batch, backward=arguments.backward)
+    say(found.table())
+    for file, write in jobs:
+        write(found, file)
+        say(f"\n{file}")
+    return OK
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="name of a network; `minifcn info` lists them")
+    parser.add_argument("--size", type=_reader(parse_size), default=(120, 160), metavar="HxW", help="(120x160)")
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
+    parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
+    parser.add_argument(
+        "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
+    )
+    parser.add_argument(
+        "--backward",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a training step's passes; without, an inference pass, in which several layers may be one kernel",
+    )
+    parser.add_argument("--graph", metavar="FILE", help="write the graph for Graphviz: dot -Tsvg FILE > graph.svg")
+    parser.add_argument("--json", metavar="FILE", help="write the times for chrome://tracing or ui.perfetto.dev")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
 # -- bench
 
 
@@ -394,6 +459,114 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:  # for the list that --help prints; main hands the words on
     parser.add_argument("words", metavar="WHAT", nargs="*")
+
+
+# -- tconv
+
+
+def _tconv(arguments: argparse.Namespace) -> int:
+    from minifcn.lab import arithmetic, values
+    from minifcn.lab.report import explain
+
+    files = {kind: Path(getattr(arguments, kind)) for kind in _DRAWINGS if getattr(arguments, kind) is not None}
+    for file in files.values():
+        _may_write("tconv", file, arguments.overwrite)
+    kernel, stride = arguments.kernel, arguments.stride
+    w = values.read_filter(arguments.weights) if arguments.weights else None
+    if w is not None:
+        found = w.shape[2], w.shape[3]
+        if kernel is not None and kernel != found:
+            asked, there = ("x".join(map(str, size)) for size in (kernel, found))
+            raise ValueError(
+                f"tconv: --kernel is {asked} and the filter in {arguments.weights} {there}; leave --kernel out"
+            )
+        kernel = found
+    elif kernel is None:
+        kernel = (2 * stride[0] - stride[0] % 2, 2 * stride[1] - stride[1] % 2) if arguments.bilinear else (3, 3)
+    channels = (1, 1) if w is None else (w.shape[0], w.shape[1])
+    if arguments.image is not None:
+        if arguments.output_padding is not None:
+            raise ValueError("tconv: --image settles the output_padding; leave --output-padding out")
+        geom = arithmetic.layer_to(
+            arguments.image, kernel, stride, arguments.padding, arguments.dilation, channels=channels
+        )
+    else:
+        geom = arithmetic.layer(
+            arguments.input or (5, 5),
+            kernel,
+            stride,
+            arguments.padding,
+            arguments.output_padding or (0, 0),
+            arguments.dilation,
+            channels=channels,
+        )
+    if w is None:
+        w = values.bilinear_filter(kernel) if arguments.bilinear else values.whole_numbers(geom.w_shape)
+    y = values.whole_numbers(geom.y_shape).astype(w.dtype)
+    say(explain(y, w, geom, bilinear=arguments.bilinear or arguments.weights is not None))
+    for kind, file in files.items():
+        _draw(kind, file, y, w, geom)
+        say(f"\n{file}")
+    return OK
+
+
+_DRAWINGS = ("png", "gif", "conv_gif", "html")
+
+
+def _draw(kind: str, file: Path, y: Any, w: Any, geom: Any) -> None:
+    if kind == "html":
+        from minifcn.lab.page import write_page
+
+        write_page(file, y, w, geom)
+        return
+    from minifcn.lab.pictures import animate, picture
+    from minifcn.lab.values import whole_numbers
+
+    if kind == "gif":
+        animate(file, y, w, geom)
+    elif kind == "conv_gif":
+        animate(file, whole_numbers(geom.x_shape), w, geom, kind="conv")
+    else:
+        picture(file, y, w, geom)
+
+
+def _may_write(command: str, file: Path, overwrite: bool) -> None:
+    """Raise before any work where a file could not be written at the end of it."""
+    if file.is_dir():
+        raise IsADirectoryError(f"{command}: {file} is a folder; the name of a file is needed")
+    if file.exists() and not overwrite:
+        raise FileExistsError(f"{command}: {file} exists already; give --overwrite or another name")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{command}: there is no folder {file.parent} for {file.name}; make it first")
+
+
+def _add_tconv(parser: argparse.ArgumentParser) -> None:
+    size = _reader(partial(_numbers, least=1))
+    amount = _reader(partial(_numbers, least=0))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--input", type=size, metavar="PxQ", help="rows and columns of the scores that go in (5x5)")
+    which.add_argument(
+        "--image", type=size, metavar="HxW", help="instead: the image that should come out, as the convolution's input"
+    )
+    parser.add_argument(
+        "--kernel", type=size, metavar="IxJ", help="(3, or the file's; with --bilinear twice the stride)"
+    )
+    parser.add_argument("--stride", type=size, default=(1, 1), metavar="S", help="one number, or two as 2x1 (1)")
+    parser.add_argument("--padding", type=amount, default=(0, 0), metavar="P", help="what is cropped (0)")
+    parser.add_argument("--output-padding", type=amount, metavar="A", help="what is not cropped at the end (0)")
+    parser.add_argument("--dilation", type=size, default=(1, 1), metavar="D", help="distance of the filter's taps (1)")
+    filters = parser.add_mutually_exclusive_group()
+    filters.add_argument("--bilinear", action="store_true", help="the filter of bilinear interpolation")
+    filters.add_argument(
+        "--weights",
+        metavar="FILE[:NAME]",
+        help="a filter (I, J) or (O, C, I, J) from a .npy, .npz or .safetensors file",
+    )
+    parser.add_argument("--png", metavar="FILE", help="draw it")
+    parser.add_argument("--gif", metavar="FILE", help="draw how the filter slides over the scores")
+    parser.add_argument("--conv-gif", metavar="FILE", help="the same of the matching convolution, over the image")
+    parser.add_argument("--html", metavar="FILE", help="write a page on which every number can be changed")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 # -- the parser
@@ -426,7 +599,12 @@ def _parser() -> argparse.ArgumentParser:
     command("predict", _predict, _add_predict, "segment images with a trained network")
     command("info", _info, _add_info, "list a network's layers with sizes, parameters, work and memory")
     command("gradcheck", _gradcheck, _add_gradcheck, "compare gradients with differences, for operations and networks")
+    command("align", _align, _add_align, "show where a network's cells lie in the image, and derive its crops")
+    command("trace", _trace, _add_trace, "list a network's operations, forward and backward, with time and memory")
     command("bench", _bench, _add_bench, "time kernels and networks on this machine, against PyTorch")
+    command(
+        "tconv", _tconv, _add_tconv, "explain one transposed convolution: sizes, matrix, ways to compute it, pictures"
+    )
     return parser
 
 
@@ -446,6 +624,16 @@ def _reader(read: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return reading
+
+
+def _numbers(text: str, least: int) -> tuple[int, int]:
+    """(height, width) from "3x2", or from one number for both."""
+    numbers = text.lower().replace("×", "x").split("x")
+    if len(numbers) > 2 or not all(
+        number.isascii() and number.isdigit() and int(number) >= least for number in numbers
+    ):
+        raise ValueError(f"{text!r} is no whole number from {least} on; one, or two as in 3x2, are needed")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,9 @@
 
 While it is on, the engine shows every result to `inspect_result`, forward and backward, and every recorded node keeps
 the place that it was called from, so that an error in backward names the line of the forward pass.
+
+Whoever else wants to see every call installs a Watcher with `watching`, as `minifcn.lab.trace` does. The engine asks
+one question for both, `is_watched`, and what there is to be told is sorted out here.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import math
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ContextDecorator, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager, nullcontext
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -25,13 +28,34 @@ from minifcn.array import FLOATS, Array, module_of
 _lock = threading.Lock()
 _calls: list[debug] = []  # those that are not used as a context: the latest holds, for all threads
 _everywhere = False  # what it says
-_used = False  # whether anybody has ever asked for debug mode
+_asked = False  # whether anybody has ever asked for debug mode
+_watchers = 0  # how many threads have a Watcher
+_used = False  # whether either is so
+
+
+class Watcher(Protocol):
+    """Sees what the engine does on the thread that installed it with `watching`."""
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Around the forward function of a primitive."""
+
+    def kernel(self, op: str, arrays: Sequence[Any], params: Mapping[str, Any]) -> None:
+        """The registry is about to run a kernel for these arguments."""
+
+    def computed(
+        self, primitive: Any, args: Sequence[Any], params: Mapping[str, Any], extras: Sequence[Array], y: Any
+    ) -> None:
+        """A primitive's call is complete: y is its output, a Tensor with a node if the call was recorded."""
+
+    def going_back(self, node: Any) -> AbstractContextManager[object]:
+        """Around the VJPs of one node."""
 
 
 class _Here(threading.local):
-    """What a context has set for its thread; None: as everywhere."""
+    """What a context has set for its thread; enabled is None: as everywhere."""
 
     enabled: bool | None = None
+    watcher: Watcher | None = None
 
 
 _here = _Here()
@@ -61,10 +85,11 @@ class debug(ContextDecorator):
     def __init__(self, enabled: bool = True) -> None:
         if not isinstance(enabled, bool):
             raise TypeError(f"debug: enabled is {enabled!r}; True or False is needed")
-        global _used
-        self.enabled, _used = enabled, True
+        global _asked
+        self.enabled = enabled
         self.before: list[bool | None] = []
         with _lock:
+            _asked = True
             _calls.append(self)
             _update()
 
@@ -90,8 +115,9 @@ class debug(ContextDecorator):
 
 
 def _update() -> None:
-    global _everywhere
+    global _everywhere, _used
     _everywhere = _calls[-1].enabled if _calls else False
+    _used = _asked or _watchers > 0
 
 
 def is_debugging() -> bool:
@@ -99,6 +125,62 @@ def is_debugging() -> bool:
     if not _used:  # the usual case, quickly
         return False
     return _everywhere if _here.enabled is None else _here.enabled
+
+
+def is_watched() -> bool:
+    """Whether debug mode is on or a Watcher installed, on this thread."""
+    if not _used:  # the usual case, quickly
+        return False
+    return _here.watcher is not None or is_debugging()
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within the block, show the watcher what the engine does on this thread.
+
+    Raises RuntimeError where one watches already.
+    """
+    global _watchers
+    if _here.watcher is not None:
+        raise RuntimeError(
+            "watching: this thread is watched already, such as by a trace around this one; one at a time is possible"
+        )
+    with _lock:
+        _watchers += 1
+        _update()
+    _here.watcher = watcher
+    try:
+        yield
+    finally:
+        _here.watcher = None
+        with _lock:
+            _watchers -= 1
+            _update()
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Around a primitive's forward function, where it is watched."""
+    # what NumPy would warn of is found in the result, and said better
+    quiet = np.errstate(all="ignore") if is_debugging() else nullcontext()
+    with quiet, _here.watcher.computing() if _here.watcher is not None else nullcontext():
+        yield
+
+
+def show_kernel(op: str, arrays: Sequence[Any], params: Mapping[str, Any]) -> None:
+    """The registry is about to run a kernel for these arguments."""
+    if _here.watcher is not None:
+        _here.watcher.kernel(op, arrays, params)
+
+
+def show_result(
+    primitive: Any, args: Sequence[Any], params: Mapping[str, Any], extras: Sequence[Array], y: Any
+) -> None:
+    """A call is complete. Raises FloatingPointError as inspect_result."""
+    if is_debugging():
+        inspect_result(primitive.name, primitive.args, [a.data for a in args], params, y.data)
+    if _here.watcher is not None:
+        _here.watcher.computed(primitive, args, params, extras, y)
 
 
 def inspect_result(
@@ -129,27 +211,30 @@ def inspect_result(
 
 
 @contextmanager
-def backward_of(op: str, called_at: str | None) -> Iterator[None]:
-    """Whatever is found within belongs to the backward of `op`, which was called at that place."""
+def backward_of(node: Any) -> Iterator[None]:
+    """Whatever is found within belongs to the backward of the call that the node stands for."""
     try:
-        yield
+        with _here.watcher.going_back(node) if _here.watcher is not None else nullcontext():
+            yield
     except FloatingPointError as error:
-        where = f", called at {called_at}" if called_at else ""
-        raise FloatingPointError(f"backward of {op}{where} — {error}") from None
+        if not is_debugging():
+            raise
+        where = f", called at {node.place}" if node.place else ""
+        raise FloatingPointError(f"backward of {node.primitive.name}{where} — {error}") from None
+
+
+def inspect_cotangents(cotangents: Sequence[Any], gy: Any) -> None:
+    """Raise as inspect_result does: a VJP of the user's need not consist of primitives."""
+    if is_debugging():
+        for g in cotangents:
+            if g is not None:
+                inspect_result("its VJP", ("gy",), (gy.data,), {}, g.data)
 
 
 def place() -> str:
     """The innermost line that is not minifcn's own, and the layer of the network, if any, that is at work in it."""
-    frame: FrameType | None = sys._getframe(1)
-    caller: FrameType | None = None
-    layers: list[Any] = []  # inside out
-    while frame is not None:
-        if caller is None and not _is_ours(frame):
-            caller = frame
-        owner = frame.f_locals.get("self") if frame.f_code.co_name == "forward" else None
-        if owner is not None and hasattr(owner, "named_modules"):
-            layers.append(owner)
-        frame = frame.f_back
+    caller = next((frame for frame in frames() if not _is_ours(frame)), None)
+    layers = [layer for layer in map(layer_of, frames()) if layer is not None]  # inside out
     if caller is None:
         return "a line of minifcn"
     import linecache  # here, as they would slow down `import minifcn`
@@ -163,6 +248,22 @@ def place() -> str:
         path = next((name for name, m in outermost.named_modules() if m is innermost), "")
         said += f", layer {path} ({type(innermost).__name__})" if path else f", in {type(innermost).__name__}"
     return said
+
+
+def frames() -> Iterator[FrameType]:
+    """What is being executed on this thread, from the caller outwards."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def layer_of(frame: FrameType) -> Any:
+    """The Module whose forward() this is, or None."""
+    if frame.f_code.co_name != "forward":  # else the locals need not be looked at, which takes longer
+        return None
+    owner = frame.f_locals.get("self")
+    return owner if hasattr(owner, "named_modules") else None
 
 
 def _is_ours(frame: FrameType) -> bool:

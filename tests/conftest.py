@@ -11,7 +11,7 @@ from emulation import cupy_standin
 from geometries import COUNTS
 
 import minifcn as mf
-from minifcn.debugging import is_debugging
+from minifcn.debugging import is_debugging, is_watched
 from minifcn.kernels import registry
 
 # a slow moment of the machine is no failure, and all examples of a test may share the device that it runs on
@@ -114,6 +114,7 @@ def nothing_leaks() -> Iterator[None]:
     mf.random.set_state(state)
     assert mf.is_grad_enabled(), "the test left recording switched off"
     assert not is_debugging(), "the test left debug mode on"
+    assert not is_watched(), "the test left a watcher"
     assert registry._chosen.get() == {}, "the test left an algorithm chosen"
     assert mf.get_num_threads() == threads, "the test left another thread count"
     assert mf.get_float32_matmul_precision() == precision, "the test left another precision"

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from minifcn import debugging
 from minifcn.array import Array, backend_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -78,6 +79,8 @@ def kernel(
 
 def run(op: str, *arrays: Any, **params: Any) -> Any:
     """Compute `op` on the arrays (None stands for an optional argument that was not given)."""
+    if debugging.is_watched():
+        debugging.show_kernel(op, arrays, params)
     return chosen(op, *arrays, **params).function(*arrays, **params)
 
 
@@ -141,10 +144,17 @@ def explain(op: str, *arrays: Array, **params: Any) -> str:
     """A table of the algorithms for this call: name, whether it is the one chosen, and if not, why."""
     if op not in {name for name, _ in _kernels}:
         raise ValueError(f"explain: no operation {op!r}; there are {sorted({name for name, _ in _kernels})}")
-    backend = backend_of(*arrays, op=op)
-    winner = chosen(op, *arrays, **params)
     rows = [("algorithm", "chosen", "why")]
-    for k in algorithms(op, backend):
+    rows += [(k.algorithm, "yes" if taken else "no", why) for k, taken, why in reasons(op, *arrays, **params)]
+    width = max(len(r[0]) for r in rows)
+    return "\n".join(f"{a:<{width}}  {b:<6}  {c}" for a, b, c in rows)
+
+
+def reasons(op: str, *arrays: Any, **params: Any) -> list[tuple[Kernel, bool, str]]:
+    """(kernel, whether `run` takes it, why or why not), in the order in which auto tries them; arguments as for run."""
+    winner = chosen(op, *arrays, **params)
+    found = []
+    for k in algorithms(op, winner.backend):
         if k is winner:
             why = "asked for" if op in _chosen.get() else "the first that auto takes"
         elif k.refuses(params):
@@ -153,8 +163,9 @@ def explain(op: str, *arrays: Array, **params: Any) -> str:
             why = "slow by design: the definition"
         elif not k.taken(arrays[0].dtype, params):
             why = f"auto takes it for {k.best}"
+        elif op in _chosen.get():
+            why = f"{winner.algorithm} was asked for"
         else:
             why = "tried later"
-        rows.append((k.algorithm, "yes" if k is winner else "no", why))
-    width = max(len(r[0]) for r in rows)
-    return "\n".join(f"{a:<{width}}  {b:<6}  {c}" for a, b, c in rows)
+        found.append((k, k is winner, why))
+    return found

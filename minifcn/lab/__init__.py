@@ -1,5 +1,6 @@
 """The laboratory: transposed convolutions computed, drawn and proven; where networks' cells lie; the tape, visible."""
 
+from minifcn.lab.align import Alignment, align, misfits
 from minifcn.lab.arithmetic import (
     Checkerboard,
     EquivalentConvolution,
@@ -20,7 +21,9 @@ from minifcn.lab.arithmetic import (
     relationship,
 )
 from minifcn.lab.bilinear import BilinearCheck, bilinear_check, gain, normalized, positions, sample
+from minifcn.lab.receptive_field import ReceptiveField, receptive_field, seen
 from minifcn.lab.report import explain
+from minifcn.lab.trace import Trace, trace
 from minifcn.lab.values import bilinear_filter, read_filter, whole_numbers
 from minifcn.lab.ways import by_matrix, by_phases, by_zero_insertion, conv_matrix, insert_zeros, scatter
 
@@ -58,4 +61,12 @@ __all__ = [
     "bilinear_filter",
     "read_filter",
     "explain",
+    "ReceptiveField",
+    "receptive_field",
+    "seen",
+    "Alignment",
+    "align",
+    "misfits",
+    "Trace",
+    "trace",
 ]
