@@ -17,7 +17,11 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["minifcn", "minifcn.*"]), "minifcn.benchmarks"],
     package_dir={"minifcn.benchmarks": "benchmarks"},  # for `minifcn bench`
-    package_data={"minifcn": ["py.typed"], "minifcn.kernels.cuda": ["*.cu", "*.cuh"]},
+    package_data={
+        "minifcn": ["py.typed"],
+        "minifcn.kernels.cuda": ["*.cu", "*.cuh"],
+        "minifcn.lab.page": ["*.html", "*.css", "*.js"],
+    },
     install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]"],
@@ -26,6 +30,7 @@ setup(
         "h5": ["h5py"],
         "mpi": ["mpi4py"],
         "oracle": ["torch"],
+        "browser": ["selenium>=4"],
         "test": TESTING,
         "dev": [*TESTING, "matplotlib", "mypy>=1.10", "ruff>=0.6", "types-tqdm"],
     },

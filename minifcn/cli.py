@@ -503,10 +503,11 @@ def _tconv(arguments: argparse.Namespace) -> int:
     if w is None:
         w = values.bilinear_filter(kernel) if arguments.bilinear else values.whole_numbers(geom.w_shape)
     y = values.whole_numbers(geom.y_shape).astype(w.dtype)
-    say(explain(y, w, geom, bilinear=arguments.bilinear or arguments.weights is not None))
-    for kind, file in files.items():
+    for kind, file in files.items():  # first, as what cannot be drawn is said at once
         _draw(kind, file, y, w, geom)
-        say(f"\n{file}")
+    say(explain(y, w, geom, bilinear=arguments.bilinear or arguments.weights is not None))
+    if files:
+        say("\n" + "\n".join(f"written: {file}" for file in files.values()))
     return OK
 
 

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for language, block in BLOCKS if language == "sh" for line in block.strip().splitlines()]
 # so that a test takes seconds; .ci/run installs as README does, and trains the default for real
-SHORTER = {"train": ["--epochs", "1", "--workers", "1"], "gradcheck": [], "info": [], "eval": [], "predict": []}
+SHORTER = {"train": ["--epochs", "1", "--workers", "1"]}
 SHORTER_SHAPES = ["--scenes", "16", "--val-scenes", "8", "--size", "32x32"]
 
 
@@ -50,7 +50,7 @@ def test_shell_commands_in_order(tmp_path: Path) -> None:
         if words[:3] != ["python", "-m", "minifcn"]:
             continue
         command = words[3]
-        extra = SHORTER[command] + (SHORTER_SHAPES if command == "train" and "--data" not in words else [])
+        extra = SHORTER.get(command, []) + (SHORTER_SHAPES if command == "train" and "--data" not in words else [])
         done = subprocess.run(
             [sys.executable, *words[1:], *extra], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
@@ -58,7 +58,8 @@ def test_shell_commands_in_order(tmp_path: Path) -> None:
         if command == "train":
             assert re.fullmatch(r"mean IU (0\.\d\d|nan)", done.stdout.strip().splitlines()[-1])
         ran.append(command)
-    assert ran == ["train", "gradcheck", "info", "train", "eval", "predict", "train"]
+    laboratory = ["tconv", "align", "trace"]
+    assert ran == ["train", "gradcheck", *laboratory, "info", "train", "eval", "predict", "train"]
     assert len(list((tmp_path / "predictions").glob("*_overlay.png"))) == 12
     assert (tmp_path / "runs" / "mine" / "overlays.png").is_file()
 

@@ -159,7 +159,7 @@ def _sum(p: int, k: int, s: int, padding: int, d: int, a: int) -> str:
     return f"({p} − 1)·{s} − 2·{padding} + {d}·({k} − 1) + {a} + 1"
 
 
-def _signed(number: int) -> str:
+def _signed(number: float | str) -> str:
     return str(number).replace("-", "−")
 
 
@@ -367,7 +367,7 @@ def checkerboard(geom: ConvGeometry, w: NDArray[Any] | None = None) -> Checkerbo
     )  # (C, s, s)
     difference = float((sums.max(axis=(1, 2)) - sums.min(axis=(1, 2))).max())
     even = difference <= 8 * np.finfo(w.dtype).eps * float(np.abs(w).sum(axis=(0, 2, 3)).max())
-    low, high = f"{float(sums.min()):.4g}", f"{float(sums.max()):.4g}"
+    low, high = (_signed(f"{float(value) + 0.0:.4g}") for value in (sums.min(), sums.max()))
     per_pixel = f"every pixel inside gets {_products(most)}"
     if least < most:
         per_pixel = f"a pixel inside gets {least} to {most} products, by its phase"
