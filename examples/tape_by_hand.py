@@ -8,7 +8,7 @@ import numpy as np
 import minifcn as mf
 import minifcn.functional as F
 from minifcn.autograd import Primitive
-from minifcn.lab.trace import trace
+from minifcn.lab.tape import trace
 
 pixels, taps = np.array([1.0, 3.0, 2.0, -1.0, 1.0]), np.array([2.0, -1.0])  # small enough to follow with a pencil
 

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
+from minifcn import __version__
 from minifcn.training.config import TrainConfig, parse_size
 
 OK, FAILED, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -377,13 +378,14 @@ def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
 
 def _align(arguments: argparse.Namespace) -> int:
     from minifcn import models
-    from minifcn.lab.align import align
+    from minifcn.lab.alignment import align
 
     if arguments.model is None:
         say("\n".join(models.available()))
         return OK
     module = models.create(arguments.model, num_classes=1, width=1 / 64)  # positions do not depend on channels
-    say(f"{arguments.model}\n\n{align(module, arguments.size).text()}")
+    found = align(module, arguments.size)
+    say(f"{arguments.model}: {'exact' if found.exact else 'NOT exact, by as much as the end says'}\n\n{found}")
     return OK
 
 
@@ -399,18 +401,24 @@ def _add_align(parser: argparse.ArgumentParser) -> None:
 
 def _trace(arguments: argparse.Namespace) -> int:
     from minifcn import models
-    from minifcn.lab.trace import trace_model
-    from minifcn.lab.trace_formats import write_events, write_graph
+    from minifcn.lab.tape import trace_model
+    from minifcn.lab.tape_formats import write_events, write_graph
 
     asked = ((arguments.graph, write_graph), (arguments.json, write_events))
     jobs = [(Path(file), write) for file, write in asked if file is not None]
-    for file, _ in jobs:
-        _may_write("trace", file, arguments.overwrite)
-    if arguments.graph is not None and arguments.graph == arguments.json:
-        raise ValueError(f"trace: --graph and --json are both {arguments.graph}; two files are needed")
+    _may_write("trace", [file for file, _ in jobs], arguments.overwrite)
     options = {name: value for name, value in _given(arguments).items() if name == "width"}
     module = models.create(arguments.model, num_classes=arguments.num_classes, **options)
-    found = trace_model(module, arguments.model, arguments.size, arguments.batch, backward=arguments.backward)
+    try:
+        found = trace_model(module, arguments.model, arguments.size, arguments.batch, backward=arguments.backward)
+    except ValueError as error:
+        if not str(error).startswith("batch_norm: 1 value per channel"):
+            raise
+        raise ValueError(
+            f"trace: batch norm has 1 value per channel somewhere in {arguments.model}, too few for a training step "
+            f"(--size {'x'.join(map(str, arguments.size))}, --batch {arguments.batch}); a larger --size or --batch is "
+            f"needed, or --no-backward, which takes the running statistics instead"
+        ) from error
     say(found.table())
     for file, write in jobs:
         write(found, file)
@@ -466,12 +474,18 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:  # for the list that --
 
 def _tconv(arguments: argparse.Namespace) -> int:
     from minifcn.lab import arithmetic, values
-    from minifcn.lab.report import explain
+    from minifcn.lab.report import check_size, describe
 
     files = {kind: Path(getattr(arguments, kind)) for kind in _DRAWINGS if getattr(arguments, kind) is not None}
-    for file in files.values():
-        _may_write("tconv", file, arguments.overwrite)
+    for kind, file in files.items():
+        if file.suffix.lower() != _DRAWINGS[kind]:
+            raise ValueError(
+                f"tconv: --{kind.replace('_', '-')} {file}; a name that ends in {_DRAWINGS[kind]} is needed"
+            )
+    _may_write("tconv", list(files.values()), arguments.overwrite)
     kernel, stride = arguments.kernel, arguments.stride
+    if arguments.bilinear and stride == (1, 1) and kernel is None:
+        raise ValueError("tconv: --bilinear with stride 1 leaves everything as it is; give --stride, or --kernel")
     w = values.read_filter(arguments.weights) if arguments.weights else None
     if w is not None:
         found = w.shape[2], w.shape[3]
@@ -500,18 +514,18 @@ def _tconv(arguments: argparse.Namespace) -> int:
             arguments.dilation,
             channels=channels,
         )
+    check_size(geom)
     if w is None:
         w = values.bilinear_filter(kernel) if arguments.bilinear else values.whole_numbers(geom.w_shape)
     y = values.whole_numbers(geom.y_shape).astype(w.dtype)
-    for kind, file in files.items():  # first, as what cannot be drawn is said at once
+    say(describe(y, w, geom, bilinear=arguments.bilinear or arguments.weights is not None))
+    for kind, file in files.items():
         _draw(kind, file, y, w, geom)
-    say(explain(y, w, geom, bilinear=arguments.bilinear or arguments.weights is not None))
-    if files:
-        say("\n" + "\n".join(f"written: {file}" for file in files.values()))
+        say(f"\nwritten: {file}")
     return OK
 
 
-_DRAWINGS = ("png", "gif", "conv_gif", "html")
+_DRAWINGS = {"html": ".html", "png": ".png", "gif": ".gif", "conv_gif": ".gif", "npz": ".npz"}
 
 
 def _draw(kind: str, file: Path, y: Any, w: Any, geom: Any) -> None:
@@ -519,6 +533,11 @@ def _draw(kind: str, file: Path, y: Any, w: Any, geom: Any) -> None:
         from minifcn.lab.page import write_page
 
         write_page(file, y, w, geom)
+        return
+    if kind == "npz":
+        from minifcn.lab.report import save
+
+        save(file, y, w, geom)
         return
     from minifcn.lab.pictures import animate, picture
     from minifcn.lab.values import whole_numbers
@@ -531,14 +550,17 @@ def _draw(kind: str, file: Path, y: Any, w: Any, geom: Any) -> None:
         picture(file, y, w, geom)
 
 
-def _may_write(command: str, file: Path, overwrite: bool) -> None:
-    """Raise before any work where a file could not be written at the end of it."""
-    if file.is_dir():
-        raise IsADirectoryError(f"{command}: {file} is a folder; the name of a file is needed")
-    if file.exists() and not overwrite:
-        raise FileExistsError(f"{command}: {file} exists already; give --overwrite or another name")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(f"{command}: there is no folder {file.parent} for {file.name}; make it first")
+def _may_write(command: str, files: Sequence[Path], overwrite: bool) -> None:
+    """Raise before any work where files could not be written at the end of it."""
+    for k, file in enumerate(files):
+        if file in files[:k]:
+            raise ValueError(f"{command}: {file} is given twice; a file for each is needed")
+        if file.is_dir():
+            raise IsADirectoryError(f"{command}: {file} is a folder; the name of a file is needed")
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{command}: {file} exists already; give --overwrite or another name")
+        if not file.parent.is_dir():
+            raise FileNotFoundError(f"{command}: there is no folder {file.parent} for {file.name}; make it first")
 
 
 def _add_tconv(parser: argparse.ArgumentParser) -> None:
@@ -561,12 +583,15 @@ def _add_tconv(parser: argparse.ArgumentParser) -> None:
     filters.add_argument(
         "--weights",
         metavar="FILE[:NAME]",
-        help="a filter (I, J) or (O, C, I, J) from a .npy, .npz or .safetensors file",
+        help="a filter from a .npy, .npz or .safetensors file: (I, J), or (O, C, I, J) as ConvTranspose2d.weight",
     )
     parser.add_argument("--png", metavar="FILE", help="draw it")
     parser.add_argument("--gif", metavar="FILE", help="draw how the filter slides over the scores")
     parser.add_argument("--conv-gif", metavar="FILE", help="the same of the matching convolution, over the image")
-    parser.add_argument("--html", metavar="FILE", help="write a page on which every number can be changed")
+    parser.add_argument("--npz", metavar="FILE", help="save scores y, filter w, image x and, if it is not too large, C")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page with sliders, for inputs up to 12x12, kernels to 16, strides to 8"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
@@ -582,6 +607,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minifcn", description="Fully convolutional networks for semantic segmentation, on NumPy.")
+    parser.add_argument("--version", action="version", version=f"minifcn {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(

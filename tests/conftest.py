@@ -110,11 +110,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def nothing_leaks() -> Iterator[None]:
     """Recording is on, no algorithm is forced, and threads and precision are what they were, before and after."""
     threads, state, precision = mf.get_num_threads(), mf.random.get_state(), mf.get_float32_matmul_precision()
+    algorithms = registry.algorithms()
     yield
     mf.random.set_state(state)
     assert mf.is_grad_enabled(), "the test left recording switched off"
     assert not is_debugging(), "the test left debug mode on"
     assert not is_watched(), "the test left a watcher"
     assert registry._chosen.get() == {}, "the test left an algorithm chosen"
+    assert registry.algorithms() == algorithms, "the test left another list of algorithms"
     assert mf.get_num_threads() == threads, "the test left another thread count"
     assert mf.get_float32_matmul_precision() == precision, "the test left another precision"

@@ -14,8 +14,8 @@ import minifcn as mf
 from minifcn import models, nn
 from minifcn.cli import main
 from minifcn.geometry import AxisMap, CoordMap
-from minifcn.lab.align import Alignment, align, misfits
-from minifcn.lab.receptive_field import ReceptiveField, Window, receptive_field, seen, window
+from minifcn.lab.alignment import Alignment, align, misfits
+from minifcn.lab.field import ReceptiveField, Window, receptive_field, seen, window
 
 NARROW = 1 / 64
 STRIDES = (32, 16, 8)
@@ -219,6 +219,107 @@ def test_a_whole_crop_that_is_not_made_is_an_error_too() -> None:
     assert a.displaced == {"fc7": both(1), "pool4": both(1), "pool3": both(1)}
     assert not a.exact
     assert "pixel 0 lies on its cell 1, but meets cell 0" in a.text()
+
+
+class Steps(nn.Module):
+    """Each stage by one layer from the one before, then upsamplings with any crops: (stage, layer, crop)."""
+
+    def __init__(self, stages: dict[str, models.fcn.Layer], *ups: tuple[str, nn.ConvTranspose2d, int]) -> None:
+        super().__init__()
+        self.stages, self.ups = stages, ups
+
+    def layers(self) -> dict[str, list[models.fcn.Layer]]:
+        return {stage: [layer] for stage, layer in self.stages.items()}
+
+    def fusions(self) -> tuple[models.fcn.Fusion, ...]:
+        maps, at, found = {}, CoordMap(), []
+        for stage, layer in self.stages.items():
+            maps[stage] = at = layer.coord_map(at)
+        for stage, up, start in self.ups:
+            after, onto, added = up.coord_map(at), maps.get(stage, CoordMap()), stage != "image"
+            offset = onto.crop_onto(after) if added else after.crop_onto(onto)
+            name, starts = f"to_{stage}", (start, start)
+            found.append(models.fcn.Fusion(stage, name, up, at, after, onto, offset, starts, added, told=False))
+            at = after.then_crop((max(-start, 0) * added,) * 2)
+        return tuple(found)
+
+
+CENTRED = nn.Conv2d(1, 1, 3, 2, 1)  # cells at 2u, then at 4u: c = 0 is needed
+BETWEEN = nn.MaxPool2d(2)  # cells at 2u + 1/2, then at 4u + 3/2: c = 1/2 is needed
+
+
+def halves(down: models.fcn.Layer, up: tuple[int, int], last: tuple[int, int], *crops: int) -> Alignment:
+    """Two stages of stride 2 and the way back, by layers with these kernels and paddings, at 60 × 60."""
+    ups = ((stage, nn.ConvTranspose2d(1, 1, k, 2, p)) for stage, (k, p) in (("half", up), ("image", last)))
+    model = Steps({"half": down, "deep": down}, *((*up, crop) for up, crop in zip(ups, crops, strict=True)))
+    return align(model, 60, sizes=FEW)
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "last", "wrong", "right", "displaced", "said"),
+    [
+        # c = 0, and c = 3 before a crop of 3. half's cell 1, at pixel 2, appears at pixel 0; deep's second error, of
+        # the same 2 pixels, makes up for its first.
+        (CENTRED, (3, 1), (7, 0), (1, 3), (0, 3), {"deep": both(0), "half": both(-2)},
+         ["to_half 0 −1 2·0 + 1 = 1 cell of half", "to_image 3 5 2·1 − 2 = 0 pixels", "a crop of 0 in place of 1"]),
+        # c = 1 where 0 is needed: 2·1 + 1 pixels
+        (CENTRED, (3, 0), (3, 0), (0, 0), (-1, 1), {"deep": both(3), "half": both(1)},
+         ["a crop of −1 in place of 0 after to_half and a crop of 1 in place of 0 after to_image."]),
+        # c = 3/2 where 1/2 is needed
+        (BETWEEN, (6, 1), (6, 1), (-1, 0), (-1, 1), {"deep": both(1), "half": both(1)},
+         ["a crop of 1 in place of 0 after to_image."]),
+    ],
+)  # fmt: skip
+def test_where_only_crops_are_wrong_they_are_named(
+    down: models.fcn.Layer,
+    up: tuple[int, int],
+    last: tuple[int, int],
+    wrong: tuple[int, int],
+    right: tuple[int, int],
+    displaced: dict[str, Any],
+    said: list[str],
+) -> None:
+    assert halves(down, up, last, *right).exact
+    a = halves(down, up, last, *wrong)
+    assert a.displaced == displaced
+    text = " ".join(a.text().split())
+    assert "half a cell" not in text
+    assert "makes up for whole cells; but a crop is wrong." in text
+    assert "Exact would be a crop of " in text
+    for words in said:
+        assert words in text
+
+
+def test_where_a_crop_is_wrong_and_half_a_cell_is_off() -> None:
+    """c = 1/2 where, with a crop of 1, −1 is needed; then 3 where, with a crop of 2 after one of 1, 2 + 2·1 is."""
+    a = halves(CENTRED, (2, 0), (7, 0), 1, 2)
+    assert a.displaced == {"deep": both(2), "half": both(-1)}
+    text = " ".join(a.text().split())
+    assert "half a cell" not in text  # one and a half
+    assert "to_half 1/2 −1 2·0 + 3/2 = 3/2 cells of half" in text
+    assert "to_image 3 4 2·(3/2) − 1 = 2 pixels" in text
+    assert "Exact would be the c that is needed, or another crop where c is whole cells from it." in text
+    text = " ".join(halves(CENTRED, (4, 1), (4, 1), 0, 0).text().split())
+    assert "half a cell is off" in text
+    assert "Exact would be kernels of 2s − 1" in text
+
+
+def test_where_no_crop_can_begin() -> None:
+    """Windows of 4 at 4u + 3/2, and c = 1/2: the map's first cell lies on pixel 1, and pixel 0 has none."""
+    a = align(
+        Steps({"deep": nn.MaxPool2d(4, ceil_mode=True)}, ("image", nn.ConvTranspose2d(1, 1, 4, 4, 1), 0)), 61, FEW
+    )
+    assert a.displaced == {"deep": both(-1)}
+    assert a.text().endswith("Exact would be the c that is needed.")
+
+
+def test_a_stride_of_3_needs_odd_kernels_where_cells_lie_between() -> None:
+    """Windows of 3 at 3u + 1, so that c = 1 is needed; kernels of 2s have 3/2."""
+    pool = nn.MaxPool2d(3)
+    assert align(Steps({"deep": pool}, ("image", nn.ConvTranspose2d(1, 1, 5, 3, 1), 0)), 60, FEW).exact
+    a = align(Steps({"deep": pool}, ("image", nn.ConvTranspose2d(1, 1, 6, 3, 1), 0)), 60, FEW)
+    assert a.displaced == {"deep": both(half(1))}
+    assert a.text().endswith("Exact would be the c that is needed, or another crop where c is whole cells from it.")
 
 
 # ----- sizes
@@ -525,7 +626,7 @@ def test_faults_are_named() -> None:
 def test_the_command_derives_the_papers_crops(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["align", "fcn8s_vgg16_paper"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("fcn8s_vgg16_paper\n")
+    assert out.startswith("fcn8s_vgg16_paper: exact\n")
     for line in (
         "fc7    32u + 25/2      404   12 × 16             12.5 … 364.5   12.5 … 492.5",
         "32·(u − 3/2)/2 + 25/2 = 16u − 23/2",
@@ -544,7 +645,8 @@ def test_the_command_takes_a_size_and_lists_names(capsys: pytest.CaptureFixture[
     assert main(["align", "fcn8s_resnet101", "--size", "375x500"]) == 0
     out = capsys.readouterr().out
     assert "cells at 375 × 500" in out
-    assert "NOT exact" in out
+    assert out.startswith("fcn8s_resnet101: NOT exact")
+    assert "NOT exact: cells meet" in out
     assert main(["align"]) == 0
     assert capsys.readouterr().out.split() == models.available()
 

@@ -76,7 +76,8 @@ def test_image_sizes_are_those_that_a_convolution_sends_there() -> None:
         for size in found:  # and the way back is told apart by output_padding alone
             back = lab.layer_to(size, k, s, padding, d)
             assert (back.y_hw, back.x_hw) == ((p, p), (size, size))
-            assert lab.output_padding(back) == (size - found[0],) * 2 or found[0] == 1
+            smallest = (p - 1) * s - 2 * padding + d * (k - 1) + 1  # which may be below 1, and then not in `found`
+            assert lab.output_padding(back) == (size - smallest, size - smallest)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,7 @@ def test_what_the_guide_leaves_open_is_said() -> None:
     assert "relationship 15" in lab.relationship(lab.layer(5, kernel=3, dilation=2), 0).remark
     beyond = lab.layer(5, kernel=3, dilation=2, output_padding=1)  # PyTorch allows it, as it is below the dilation
     assert "no convolution of this stride leads back" in lab.relationship(beyond, 0).remark
+    assert (lab.relationship(beyond, 0).number, lab.relationship(beyond, 0).title) == (None, "none of the guide's")
     assert beyond.x_hw[0] not in lab.image_sizes(beyond)[0]
 
 
@@ -148,12 +150,28 @@ def test_checkerboard_by_counts_and_by_sums() -> None:
     # k = 2s − 1 is uneven in counts, and its bilinear filter makes up for it
     odd = np.outer([0.5, 1, 0.5], [0.5, 1, 0.5])[None, None]
     assert lab.checkerboard(uneven, odd).even
-    assert lab.checkerboard(uneven, odd).sums.tolist() == [[[1, 1], [1, 1]]]
+    assert lab.checkerboard(uneven, odd).sums.tolist() == [[[[1, 1], [1, 1]]]]
     # even counts do not help a filter whose phases differ
     w = np.ones((1, 1, 4, 4))
     w[0, 0, 0] = 3  # a row of phase 0
-    assert lab.checkerboard(even, w).sums.tolist() == [[[8, 8], [4, 4]]]
+    assert lab.checkerboard(even, w).sums.tolist() == [[[[8, 8], [4, 4]]]]
     assert lab.checkerboard(even, w).verdict.startswith("checkerboard: every pixel inside gets 4 products, but")
+    # channels that make up for each other where both are 1 do not where one is
+    opposite = np.ones((2, 1, 4, 4))
+    opposite[0, 0, 0] = opposite[1, 0, 1] = 3
+    board = lab.checkerboard(lab.layer(5, 4, 2, 1, channels=(2, 1)), opposite)
+    assert not board.even
+    assert board.verdict.endswith("between 4 and 8 from channel 0 to channel 0, where they differ most")
+    opposite[0] = 1
+    verdict = lab.checkerboard(lab.layer(5, 4, 2, 1, channels=(2, 1)), opposite).verdict
+    assert verdict.endswith("between 4 and 8 from channel 1 to channel 0, where they differ most")
+    assert lab.checkerboard(even, np.ones((1, 1, 4, 4), int)).even  # whole numbers are exact
+    dent = np.ones((1, 1, 4, 4))
+    dent[0, 0, 0, 0] += 1e-9
+    assert "between 4 and 4.000000001;" in lab.checkerboard(even, dent).verdict + ";"
+    assert "between −3 and 5" in lab.checkerboard(lab.layer(2, 2, 2), np.array([[[[5, -3], [0, 0]]]])).verdict
+    with pytest.raises(ValueError, match=r"w has shape \(1, 1, 3, 3\)"):
+        lab.checkerboard(even, odd)
     assert "holes" in lab.checkerboard(lab.layer(5, 1, stride=2), np.ones((1, 1, 1, 1))).verdict
     # float32 rounding is no pattern
     tenths = np.full((1, 1, 6, 6), 0.1, np.float32)
@@ -172,7 +190,8 @@ def test_sums_by_phase_are_what_a_constant_becomes_inside() -> None:
         x = F.conv_transpose2d(Tensor(np.ones(large.y_shape)), Tensor(w), **{**settings, "padding": (0, 0)}).numpy()
         (sh, sv), reach = large.stride, [d * (k - 1) for d, k in zip(large.dilation, large.w_hw, strict=True)]
         top, left = (-(-r // s) * s for r, s in zip(reach, (sh, sv), strict=True))  # phase 0, and all taps have scores
-        assert (lab.checkerboard(large, w).sums == x[0, :, top : top + sh, left : left + sv]).all()
+        sums = lab.checkerboard(large, w).sums.sum(axis=0)  # all input channels are 1
+        assert (sums == x[0, :, top : top + sh, left : left + sv]).all()
 
 
 @pytest.mark.parametrize(
@@ -211,6 +230,13 @@ def test_values_out_of_range(name: str) -> None:
         lab.layer(**{"input": 3, "kernel": 3, name: 0})
     with pytest.raises(TypeError, match="an int or a pair of ints"):
         lab.layer(**{"input": 3, "kernel": 3, name: 1.5})
+
+
+def test_channels_out_of_range() -> None:
+    with pytest.raises(ValueError, match="channels is"):
+        lab.layer(3, 3, channels=(0, 1))
+    with pytest.raises(TypeError, match="channels is 'many'"):
+        lab.layer(3, 3, channels="many")
 
 
 def test_pytorch_line_names_every_argument() -> None:

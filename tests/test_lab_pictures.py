@@ -10,6 +10,7 @@ from PIL import Image, ImageFont
 
 from minifcn.lab import layer, layer_to, whole_numbers
 from minifcn.lab.pictures import animate, animation, drawing, picture
+from minifcn.lab.pictures import scene as scene_module
 from minifcn.lab.pictures.scene import Ground, Scene, evenly, number, sums
 from minifcn.lab.pictures.sliding import footprint, slides
 
@@ -314,6 +315,74 @@ def test_a_cell_under_the_filter_holds_the_value_and_the_tap_that_meets_it(words
             assert inside == [f"{y[0, 0, p, q]:.0f}", f"{w[0, 0, i, j]:.0f}"]
 
 
+@pytest.mark.parametrize("cell", [2, 3, 5, 6, 9, 13])
+@pytest.mark.parametrize(
+    "geom",
+    [
+        layer(3, kernel=3, stride=2, padding=1),
+        layer((4, 3), (2, 4), (3, 1), (0, 1), dilation=(1, 3)),
+        layer((3, 2), (3, 1), 2, dilation=(2, 1)),
+        layer(1, kernel=1, stride=3, padding=1, output_padding=2),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tconv", "conv"])
+def test_a_footprint_without_numbers_looks_as_if_painted_cell_by_cell(kind, geom, cell):
+    y, w = arrays(geom)
+    scene = Scene.of("test", y if kind == "tconv" else whole_numbers(geom.x_shape), w, geom, kind)
+    ground, (height, width) = Ground.of(scene), scene.over
+    grid = drawing.Grid(5, 7, cell, len(height.cells), len(width.cells))
+    assert ground.cells.letters(cell) == 0
+    for at in np.ndindex(*scene.output.shape):
+        images = [Image.new("RGB", (grid.width + 12, grid.height + 14), drawing.PAPER) for _ in range(2)]
+        whole, single = map(drawing.ImageDraw.Draw, images)
+        ground.paint_footprint(whole, grid, at)
+        boxes = []
+        for touch in footprint(scene.over, at):
+            boxes.append(grid.box(touch.cell[0] - height.cells.start, touch.cell[1] - width.cells.start))
+            covered = drawing.SCORE_NOW if kind == "tconv" else drawing.IMAGE_NOW
+            drawing.paint(single, boxes[-1], drawing.ZERO_NOW if touch.source is None else covered)
+        drawing.frame(single, (*boxes[0][:2], *boxes[-1][2:]), cell)
+        np.testing.assert_array_equal(*map(np.asarray, images))
+
+
+def test_the_sum_of_a_large_filter_names_as_many_products_as_fit(monkeypatch):
+    """90 × 90 taps, of which only a few may be spelled out: there is a frame for each of 400 outputs."""
+    geom = layer(90, kernel=90, padding=45)
+    monkeypatch.setattr(scene_module, "number", lambda value: spelled.append(value) or number(value))
+    scene = Scene.of("test", whole_numbers(geom.y_shape), whole_numbers(geom.w_shape), geom, "tconv")
+    rows = pairs_of(geom, 0, geom.x_hw[0], "x")
+    for h, v in ((0, 0), (44, 44), (20, 88)):
+        spelled = []
+        letters, numbers = sums(scene, (h, v), 640, 15)
+        rest = f" + … ({len(rows[h]) * len(rows[v])} products)"
+        assert letters.endswith(rest)
+        assert f"{rest} = {number(float(scene.output[h, v]))}" in numbers
+        assert letters.count("·") in (3, 4, 5)
+        assert drawing.wide(letters, 15) <= 640
+        assert len(spelled) < 200
+    wide, _ = sums(scene, (44, 44), 1000, 15)
+    assert wide.count("·") > letters.count("·")
+
+
+@pytest.mark.parametrize("kind", ["tconv", "conv"])
+def test_small_cells_to_come_are_surrounded(kind):
+    """Cells of 5 pixels and less have no edges, and a map of white ones would not be seen."""
+    geom = layer(45, kernel=3, stride=3)
+    input = whole_numbers(geom.y_shape if kind == "tconv" else geom.x_shape)
+    w = whole_numbers(geom.w_shape)
+    stage = animation._Stage.of(Scene.of("test", input, w, geom, kind))
+    grid = stage.upper
+    assert grid.cell < 6
+    around = stage.still.crop((grid.left - 1, grid.top - 1, grid.left + grid.width + 1, grid.top + grid.height + 1))
+    pixels = np.asarray(around)
+    assert np.unique(pixels[1:-1, 1:-1].reshape(-1, 3), axis=0).tolist() == [list(drawing.PAPER)]
+    for line in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert np.unique(line, axis=0).tolist() == [list(drawing.RULE)]
+    frame = np.asarray(next(stage.frames()).convert("RGB"))  # in the film's palette, and with the first cell marked
+    assert frame[grid.top + grid.height, grid.left : grid.left + grid.width].max() < 200
+    assert frame[grid.top : grid.top + grid.height, grid.left + grid.width].max() < 200
+
+
 def test_large_cells_hold_the_numbers_and_small_ones_a_scale(tmp_path, words):
     geom = layer(3, kernel=3, stride=2, padding=1)
     y, w = whole_numbers(geom.y_shape), whole_numbers(geom.w_shape)
@@ -337,13 +406,17 @@ def test_the_picture_explains_the_layer(tmp_path, words):
     assert "(5 − 1)·2 − 2·1 + 1·(3 − 1) + 0 + 1 = 9" in text
     assert "torch.nn.ConvTranspose2d(4, 2, kernel_size=3, stride=2, padding=1" in text
     assert "p′ = d·(k − 1) − p = 1." in text
-    assert re.search(r"[Cc]heckerboard: a pixel inside gets 1 to 4 products", text)
-    assert "channel 0 of 4 of the scores and channel 0 of 2 of the image" in text
+    assert "channel 0 of 4 of the scores and channel 0 of 2 of the image. For these channels, " in text
+    assert re.search(r"For these channels, checkerboard: a pixel inside gets 1 to 4 products", text)
     assert "cut off" not in text
     words.clear()
     geom = layer((6, 5), kernel=3, padding=(3, 1))
     picture(tmp_path / "tconv.png", *arrays(geom), geom)
     text = " ".join(text for _, _, text in words).replace("\xa0", " ")
+    assert (
+        "No checkerboard: every pixel inside gets 9 products, and the weights of every phase have the same sum." in text
+    )
+    assert "these channels" not in text
     assert "height: (input − 1)·stride" in text
     assert "width: (5 − 1)·1 − 2·1 + 1·(3 − 1) + 0 + 1 = 5" in text
     assert "p′ = d·(k − 1) − p = (−1, 1) (below 0: cells are cut off)" in text

@@ -1,6 +1,7 @@
 """Four ways to compute a transposed convolution, the matrix, and the identities between them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,19 @@ def test_channels_and_dtype(way: Callable[..., Any]) -> None:
         assert x.dtype == np.float32
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_many_samples_and_wrong_shapes(way: Callable[..., Any]) -> None:
+    geom = lab.layer(3, 3, 2, 1, channels=(2, 1))
+    y, w = (np.random.default_rng(3).integers(-9, 10, shape).astype(float) for shape in ((4, 2, 3, 3), (2, 1, 3, 3)))
+    assert (way(y, w, geom)[3] == way(y[3:], w, geom)[0]).all()
+    with pytest.raises(ValueError, match=rf"{way.__name__}: y has shape \(1, 2, 4, 4\); \(N, 2, 3, 3\) is needed"):
+        way(np.ones((1, 2, 4, 4)), w, geom)
+    with pytest.raises(ValueError, match=rf"{way.__name__}: w has shape \(2, 1, 2, 2\)"):
+        way(y, np.ones((2, 1, 2, 2)), geom)
+    with pytest.raises(ValueError, match="the geometry has 2 groups"):
+        way(y, w, replace(geom, groups=2))
+
+
 def test_adjoint_identity_2000_times() -> None:
     """⟨C x, y⟩ = ⟨x, Cᵀ y⟩, with C x from the convolution and Cᵀ y from the transposed one, at 1e-9."""
     rng = np.random.default_rng(2)
@@ -50,6 +64,19 @@ def test_adjoint_identity_2000_times() -> None:
         image = F.conv_transpose2d(Tensor(y), Tensor(w), **settings).numpy()
         worst = max(worst, abs(float(np.vdot(scores, y) - np.vdot(x, image))))
     assert worst < 1e-9
+
+
+def test_adjoint_sides_are_equal() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        geom, _ = draw(rng, channels=(2, 3))
+        left, right = lab.adjoint_sides(rng.integers(-9, 10, geom.w_shape).astype(np.float32), geom)
+        assert left == right
+    geom = lab.layer(3, 3, 2, 1)
+    w = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    x = np.random.default_rng(0).integers(-9, 10, (1, 1, 5, 5)).astype(float)
+    y = np.random.default_rng(1).integers(-9, 10, (1, 1, 3, 3)).astype(float)
+    assert lab.adjoint_sides(w, geom)[0] == np.vdot(conv2d_reference(x, w, geom=geom), y) != 0
 
 
 def test_matrix_is_the_convolution_and_its_transpose() -> None:

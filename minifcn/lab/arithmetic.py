@@ -1,4 +1,4 @@
-"""One transposed convolution, in integers: sizes, who feeds whom, phases, overlap.
+"""One transposed convolution, in integers: sizes, who feeds whom, phases.
 
 Everything follows from the relation between a row h of the image, a filter row i and a row p of the scores,
 
@@ -15,12 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from minifcn.geometry import AXES, ConvGeometry, Pair, conv_output_size, conv_transpose_output_size, pair
+from minifcn.lab.words import minus
 
 OP = "tconv"
 
@@ -69,10 +66,10 @@ def layer(
         if size < 1:
             most = ((p - 1) * s + d * (k - 1) + a) // 2
             raise ValueError(
-                f"{OP}: the output's {name} would be {_sum(p, k, s, crop, d, a)} = {_signed(size)}; the nearest valid "
+                f"{OP}: the output's {name} would be {_sum(p, k, s, crop, d, a)} = {minus(size)}; the nearest valid "
                 f"setting is padding {most}"
             )
-    o, c = channels
+    o, c = pair(channels, OP, "channels", 1)
     return ConvGeometry.of_conv_transpose(
         (1, o, *scores), (o, c, *taps), strides, paddings, extras, dilations, groups=1, op=OP
     )
@@ -132,8 +129,8 @@ def output_padding(geom: ConvGeometry) -> Pair:
 def image_sizes(geom: ConvGeometry) -> tuple[range, range]:
     """Heights, and widths, of all images that the matching convolution sends to scores of this size.
 
-    There are as many as the stride, because ⌊(H + 2·padding − d(k−1) − 1)/s⌋ forgets the remainder; that is why a
-    transposed convolution must be told which one is meant.
+    There are as many as the stride (fewer where some would be below 1), because ⌊(H + 2·padding − d(k−1) − 1)/s⌋
+    forgets the remainder; that is why a transposed convolution must be told which one is meant.
 
     >>> image_sizes(layer(5, kernel=3, stride=2, padding=1))
     (range(9, 11), range(9, 11))
@@ -159,22 +156,19 @@ def _sum(p: int, k: int, s: int, padding: int, d: int, a: int) -> str:
     return f"({p} − 1)·{s} − 2·{padding} + {d}·({k} − 1) + {a} + 1"
 
 
-def _signed(number: float | str) -> str:
-    return str(number).replace("-", "−")
-
-
 @dataclass(frozen=True, slots=True)
 class Relationship:
     """Which relationship of Dumoulin & Visin's guide (arXiv v2, §4) gives the size along an axis.
 
     Args:
-        number: 8 to 14.
+        number: 8 to 14; None where the guide has none, because no convolution of this stride makes that input of that
+            output (output_padding of at least the stride, which PyTorch allows up to the dilation).
         title: what it is about.
         rule: the output's size o′ of an input of size i′.
         remark: what the guide leaves open for this configuration, or "".
     """
 
-    number: int
+    number: int | None
     title: str
     rule: str
     remark: str
@@ -193,10 +187,13 @@ def relationship(geom: ConvGeometry, axis: int) -> Relationship:
     if d > 1:
         remarks.append(f"with k = {reach + 1}, the size of the dilated kernel (relationship 15)")
     if p > reach:
-        remarks.append(f"the guide has p ≤ k − 1; here p′ = {_signed(reach - p)} means cropping")
+        remarks.append(f"the guide has p ≤ k − 1; here p′ = {minus(reach - p)} means cropping")
     if a >= s:
         remarks.append(f"a = {a} is no remainder of a division by {s}: no convolution of this stride leads back")
-    if a:
+    number: int | None
+    if a >= s:
+        number, title, rule = None, "none of the guide's", "o′ = s(i′ − 1) + a + k − 2p"
+    elif a:
         number, title, rule = 14, "zero padding, non-unit strides, transposed", "o′ = s(i′ − 1) + a + k − 2p"
     elif s > 1 and p:
         number, title, rule = 13, "zero padding, non-unit strides, transposed", "o′ = s(i′ − 1) + k − 2p"
@@ -268,8 +265,8 @@ def phases(geom: ConvGeometry, axis: int) -> tuple[Phase, ...]:
     Row h and tap i meet at a score only where s divides h + padding − i·d. So the rows of one phase are an ordinary
     convolution of the scores with the taps of that phase.
 
-    With g = gcd(s, d), i·d ≡ φ has a solution only where g divides φ; solutions are s/g apart. So every g-th phase is
-    reached, and the others are holes.
+    With g = gcd(s, d), i·d ≡ φ has a solution only where g divides φ; solutions are s/g apart. So at most every g-th
+    phase is reached, and the others are holes.
 
     >>> [list(phase.taps) for phase in phases(layer(5, kernel=3, stride=2, padding=1), 0)]
     [[0, 2], [1]]
@@ -307,83 +304,6 @@ def reached(geom: ConvGeometry, axis: int, p: int) -> list[tuple[int, int]]:
     """
     rows = [(p * geom.stride[axis] + i * geom.dilation[axis] - geom.padding[axis], i) for i in range(geom.w_hw[axis])]
     return [(h, i) for h, i in rows if 0 <= h < geom.x_hw[axis]]
-
-
-def overlap(geom: ConvGeometry) -> NDArray[np.int64]:
-    """(H, W): how many products add up in each pixel, the transposed convolution of ones with ones.
-
-    The count of a pixel is that of its row times that of its column.
-
-    >>> overlap(layer(3, kernel=3, stride=2, padding=1, output_padding=1))[1]
-    array([2, 4, 2, 4, 2, 2])
-    """
-    rows, columns = (
-        np.array([len(feeding(geom, axis, h)) for h in range(geom.x_hw[axis])], np.int64) for axis in range(2)
-    )
-    return np.outer(rows, columns)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkerboard:
-    """Whether, and why, a constant comes out as a pattern that repeats with the stride.
-
-    Args:
-        counts: (s, s), products that add up inside the image, by phase.
-        sums: (C, s, s), what a constant of 1 in all channels becomes inside the image, by phase; None without a filter.
-        even: whether all phases are alike (in their sums where there is a filter, in their counts otherwise).
-        verdict: a sentence.
-    """
-
-    counts: NDArray[np.int64]
-    sums: NDArray[Any] | None
-    even: bool
-    verdict: str
-
-
-def checkerboard(geom: ConvGeometry, w: NDArray[Any] | None = None) -> Checkerboard:
-    """Compare the phases: their numbers of taps, and the sums of the filter's (O,C,I,J) taps.
-
-    Taps are spread evenly over the phases if s divides k (and shares no divisor with d): Odena et al. 2016,
-    "Deconvolution and checkerboard artifacts". But even counts do not make even sums, nor uneven ones uneven sums; with
-    a filter the sums decide. They are called equal within the rounding of the filter's dtype.
-
-    >>> checkerboard(layer(5, kernel=3, stride=2, padding=1)).counts
-    array([[4, 2],
-           [2, 1]])
-    """
-    by_axis = phases(geom, 0), phases(geom, 1)
-    rows, columns = ([len(phase.taps) for phase in axis] for axis in by_axis)
-    counts = np.outer(rows, columns).astype(np.int64)
-    least, most = int(counts.min()), int(counts.max())
-    if w is None:
-        if least == most:
-            return Checkerboard(counts, None, True, f"even: every pixel inside gets {_products(most)}")
-        return Checkerboard(
-            counts, None, False, f"uneven: a pixel inside gets {least} to {most} products, by its phase"
-        )
-    sums = np.stack(
-        [np.stack([w[:, :, a.taps][..., b.taps].sum(axis=(0, 2, 3)) for b in by_axis[1]], axis=-1) for a in by_axis[0]],
-        axis=-2,
-    )  # (C, s, s)
-    difference = float((sums.max(axis=(1, 2)) - sums.min(axis=(1, 2))).max())
-    even = difference <= 8 * np.finfo(w.dtype).eps * float(np.abs(w).sum(axis=(0, 2, 3)).max())
-    low, high = (_signed(f"{float(value) + 0.0:.4g}") for value in (sums.min(), sums.max()))
-    per_pixel = f"every pixel inside gets {_products(most)}"
-    if least < most:
-        per_pixel = f"a pixel inside gets {least} to {most} products, by its phase"
-    if even:
-        link = "and" if least == most else "but"
-        verdict = f"no checkerboard: {per_pixel}, {link} the weights of every phase have the same sum"
-    else:
-        link = "but" if least == most else "and"
-        verdict = f"checkerboard: {per_pixel}, {link} the phases' weights add up to between {low} and {high}"
-    if least == 0:
-        verdict += "; phases without a tap are holes, 0 whatever the scores are"
-    return Checkerboard(counts, sums, even, verdict)
-
-
-def _products(count: int) -> str:
-    return "1 product" if count == 1 else f"{count} products"
 
 
 def pytorch_line(geom: ConvGeometry) -> str:

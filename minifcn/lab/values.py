@@ -13,23 +13,30 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from minifcn.geometry import Pair
+from minifcn.geometry import Pair, pair
 from minifcn.nn.init import tent
 
 
 def whole_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """1, 2, … 9, 1, 2, … in reading order: sums that a reader can check, without rounding.
+    """1 … 9, then 2 … 9, 1, and so on in reading order: sums that a reader can check, without rounding, and rows that
+    differ whatever their length.
 
-    >>> whole_numbers((2, 6))
-    array([[1., 2., 3., 4., 5., 6.],
-           [7., 8., 9., 1., 2., 3.]])
+    >>> whole_numbers((2, 9))
+    array([[1., 2., 3., 4., 5., 6., 7., 8., 9.],
+           [2., 3., 4., 5., 6., 7., 8., 9., 1.]])
     """
-    return (1 + np.arange(math.prod(shape)) % 9).reshape(shape).astype(np.float64)
+    k = np.arange(math.prod(shape))
+    return (1 + (k + k // 9) % 9).reshape(shape).astype(np.float64)
 
 
-def bilinear_filter(kernel: Pair) -> NDArray[Any]:
-    """(1, 1, I, J): the bilinear filter of stride ⌈k/2⌉ along each axis."""
-    return np.outer(tent(kernel[0]), tent(kernel[1]))[None, None]
+def bilinear_filter(kernel: int | Pair) -> NDArray[Any]:
+    """(1, 1, I, J): the bilinear filter of stride ⌈k/2⌉ along each axis.
+
+    >>> bilinear_filter(4)[0, 0, 0] * 16
+    array([1., 3., 3., 1.])
+    """
+    height, width = pair(kernel, "bilinear_filter", "kernel", 1)
+    return np.outer(tent(height), tent(width))[None, None]
 
 
 def read_filter(source: str | os.PathLike[str]) -> NDArray[Any]:
@@ -83,10 +90,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             with path.open("rb") as file:
                 found = np.load(file)
                 return dict(found) if path.suffix == ".npz" else {"array": found}
-    except (ValueError, EOFError, OSError, SafetensorError, BadZipFile) as error:
-        raise ValueError(
-            f"tconv: {path} cannot be read ({error}); a file of numbers, without pickles, is needed"
-        ) from None
+    except (ValueError, EOFError, SafetensorError, BadZipFile):
+        raise ValueError(f"tconv: {path} cannot be read; an array file without pickled objects is needed") from None
     raise ValueError(f"tconv: {path} is no .npy, .npz or .safetensors file; one of these is needed")
 
 

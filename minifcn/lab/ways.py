@@ -6,21 +6,37 @@
     by_phases           s·s small convolutions of the scores, whose results are interleaved
 
 All take scores y (N,O,P,Q), a filter w (O,C,I,J) and a geometry (`arithmetic.layer`), and return the image (N,C,H,W).
-They are written to be read; `minifcn.functional.conv_transpose2d` is written to be fast.
+They are written to be read; `minifcn.functional.conv_transpose2d` is written to be fast. All raise ValueError where the
+arrays' shapes are not the geometry's (N may be any), or the geometry has groups.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minifcn import kernels
 from minifcn.geometry import ConvGeometry
 from minifcn.lab.arithmetic import equivalent_convolution, phases
 
 Numbers = NDArray[Any]
+
+
+def checked(op: str, y: Numbers | None, w: Numbers | None, geom: ConvGeometry) -> ConvGeometry:
+    """The geometry, for as many samples as y has. Raises ValueError where it is not that of the arrays."""
+    if geom.groups != 1:
+        raise ValueError(f"{op}: the geometry has {geom.groups} groups; a layer with one is needed")
+    if w is not None and w.shape != geom.w_shape:
+        raise ValueError(f"{op}: w has shape {w.shape}; the geometry's {geom.w_shape} is needed")
+    if y is None:
+        return geom
+    if y.ndim != 4 or y.shape[1:] != geom.y_shape[1:]:
+        raise ValueError(f"{op}: y has shape {y.shape}; (N, {', '.join(map(str, geom.y_shape[1:]))}) is needed")
+    return replace(geom, n=len(y))
 
 
 def scatter(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
@@ -33,6 +49,7 @@ def scatter(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
     >>> scatter(np.array([[[[1.0, 2.0]]]]), np.array([[[[1.0, 3.0]]]]), layer((1, 2), (1, 2), stride=2))
     array([[[[1., 3., 2., 6.]]]])
     """
+    geom = checked("scatter", y, w, geom)
     (ph, pv), (sh, sv), (dh, dv) = geom.padding, geom.stride, geom.dilation
     reach = [d * (k - 1) + 1 for d, k in zip(geom.dilation, geom.w_hw, strict=True)]
     height, width = (  # of all stamps; output_padding may reach beyond them
@@ -58,6 +75,7 @@ def conv_matrix(w: Numbers, geom: ConvGeometry) -> Numbers:
     array([[2., 3., 0.],
            [0., 1., 2.]])
     """
+    geom = checked("conv_matrix", None, w, geom)
     c6 = np.zeros((geom.o, *geom.y_hw, geom.c, *geom.x_hw), w.dtype)  # (O, P, Q, C, H, W)
     for i, j in product(*map(range, geom.w_hw)):
         p, h = _met(geom, 0, i)
@@ -76,6 +94,7 @@ def _met(geom: ConvGeometry, axis: int, i: int) -> tuple[NDArray[np.int64], NDAr
 
 def by_matrix(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
     """(N,O,P,Q), (O,C,I,J) → (N,C,H,W): Cᵀ·y, with C from `conv_matrix`."""
+    geom = checked("by_matrix", y, w, geom)
     flat = y.reshape(geom.n, -1) @ conv_matrix(w, geom)  # (N, C·H·W): a row times C is Cᵀ times a column
     return flat.reshape(geom.x_shape)
 
@@ -89,6 +108,7 @@ def insert_zeros(y: Numbers, geom: ConvGeometry) -> Numbers:
     >>> insert_zeros(np.array([[[[1.0, 2.0]]]]), layer((1, 2), (1, 3), stride=2, padding=(0, 1)))
     array([[[[0., 1., 0., 2., 0.]]]])
     """
+    geom = checked("insert_zeros", y, None, geom)
     before = equivalent_convolution(geom).before
     size = [x + d * (k - 1) for x, d, k in zip(geom.x_hw, geom.dilation, geom.w_hw, strict=True)]
     z = np.zeros((*y.shape[:2], *size), y.dtype)
@@ -100,6 +120,7 @@ def insert_zeros(y: Numbers, geom: ConvGeometry) -> Numbers:
 
 def by_zero_insertion(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
     """(N,O,P,Q), (O,C,I,J) → (N,C,H,W): a convolution of stride 1, with the turned filter, of `insert_zeros(y)`."""
+    geom = checked("by_zero_insertion", y, w, geom)
     z, turned = insert_zeros(y, geom), w[:, :, ::-1, ::-1]
     x = np.zeros(geom.x_shape, np.result_type(y, w))
     for i, j in product(*map(range, geom.w_hw)):
@@ -112,6 +133,7 @@ def by_phases(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
     """(N,O,P,Q), (O,C,I,J) → (N,C,H,W): for each pair of phases a convolution of stride 1 with the taps that belong to
     it; the results are interleaved, and every pixel is written once (Shi et al. 2016, "Is the deconvolution layer the
     same as a convolutional layer?")."""
+    geom = checked("by_phases", y, w, geom)
     x = np.zeros(geom.x_shape, np.result_type(y, w))
     for a, b in product(phases(geom, 0), phases(geom, 1)):
         part = np.zeros((geom.n, geom.c, len(a.rows), len(b.rows)), x.dtype)
@@ -122,6 +144,26 @@ def by_phases(y: Numbers, w: Numbers, geom: ConvGeometry) -> Numbers:
             part += np.einsum("nopq,oc->ncpq", _window(y, p, q, len(a.rows), len(b.rows)), w[:, :, i, j])
         x[:, :, a.rows.start :: geom.stride[0], b.rows.start :: geom.stride[1]] = part
     return x
+
+
+def adjoint_sides(w: Numbers, geom: ConvGeometry) -> tuple[float, float]:
+    """Filter (O,C,I,J) → ⟨conv2d(x, w), y⟩ and ⟨x, conv_transpose2d(y, w)⟩, which are equal.
+
+    For an image x and scores y of whole numbers drawn from −9 … 9, by minifcn's own kernels in float64: equal to
+    rounding, and exactly so for a w of whole numbers.
+
+    >>> from minifcn.lab import layer
+    >>> adjoint_sides(np.array([[[[1.0, 3.0]]]]), layer((1, 2), (1, 2), stride=2))
+    (17.0, 17.0)
+    """
+    geom = checked("adjoint_sides", None, w, geom)
+    w = w.astype(np.float64)
+    x, y = (
+        np.random.default_rng(seed).integers(-9, 10, shape).astype(np.float64)
+        for seed, shape in enumerate((geom.x_shape, geom.y_shape))
+    )
+    scores, image = kernels.run("conv2d", x, w, geom=geom), kernels.run("conv_transpose2d", y, w, geom=geom)
+    return float(np.vdot(scores, y)), float(np.vdot(x, image))
 
 
 def _window(y: Numbers, p: int, q: int, rows: int, columns: int) -> Numbers:

@@ -153,6 +153,7 @@ class _Stage:
             drawing.write(draw, grid.left, grid.top - label / 2, text, 14)
         for at in np.ndindex(high, across):
             drawing.paint(draw, upper.box(*at), drawing.EMPTY)
+        drawing.surround(draw, upper)
         ground.paint(draw, lower)
         drawing.write_legend(draw, MARGIN, legend, entries, width)
         drawing.write_lines(draw, MARGIN, words, foot, _WORDS, drawing.QUIET)

@@ -207,21 +207,33 @@ class Grid:
         return x, y, x + self.cell, y + self.cell
 
 
+def edged(cell: int) -> bool:
+    """Whether cells of this size, in pixels, have an edge: there would be nothing else left of smaller ones."""
+    return cell >= 6
+
+
 def paint(draw: Draw, box: Box, look: Look) -> None:
-    """Paint a cell. One of less than 6 pixels has no edge: there would be nothing else left of it."""
+    """Paint a cell."""
     x0, y0, x1, y1 = box
-    small = x1 - x0 < 6
-    draw.rectangle(box, fill=look.fill, outline=look.fill if look.dashed or small else look.edge)
+    edge = edged(x1 - x0)
+    draw.rectangle(box, fill=look.fill, outline=look.edge if edge and not look.dashed else look.fill)
     if look.crossed:
         draw.line((x0 + 1, y0 + 1, x1 - 1, y1 - 1), fill=look.edge)
         draw.line((x0 + 1, y1 - 1, x1 - 1, y0 + 1), fill=look.edge)
-    if look.dashed and not small:
+    if look.dashed and edge:
         for x in range(x0, x1, 4):
             draw.line([(x, y0), (min(x + 1, x1), y0)], fill=look.edge)
             draw.line([(x, y1), (min(x + 1, x1), y1)], fill=look.edge)
         for y in range(y0, y1, 4):
             draw.line([(x0, y), (x0, min(y + 1, y1))], fill=look.edge)
             draw.line([(x1, y), (x1, min(y + 1, y1))], fill=look.edge)
+
+
+def surround(draw: Draw, grid: Grid) -> None:
+    """A line around a map whose cells have no edge."""
+    if not edged(grid.cell):
+        x, y = grid.left - 1, grid.top - 1
+        draw.rectangle((x, y, x + grid.width + 1, y + grid.height + 1), outline=RULE)
 
 
 def frame(draw: Draw, box: Box, cell: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from minifcn import kernels
 from minifcn.geometry import AXES, ConvGeometry, Pair
@@ -172,16 +173,19 @@ def sums(scene: Scene, at: Pair, width: float, letters: int) -> tuple[str, str]:
     """The sum that makes output `at`, in letters and in numbers, as many products as fit; the others are counted."""
     source_name, name = scene.names
     target, value = f"{name}[{at[0]}, {at[1]}]", float(scene.output[at])
-    pairs = [(touch.source, touch.tap) for touch in footprint(scene.over, at) if touch.source is not None]
-    if not pairs:
+    rows, columns = (slide.meetings(u) for slide, u in zip(scene.over, at, strict=True))
+    total = len(rows) * len(columns)
+    if not total:
         return f"{target} = 0", "the filter lies on zeros alone"
+    most = 1 + int(width / drawing.wide(f"{source_name}[1, 1]·w[1, 1]", letters))  # that could fit
+    pairs = [((p, q), (i, j)) for (p, i), (q, j) in islice(product(rows, columns), most)]
     products = [f"{source_name}[{p}, {q}]·w[{i}, {j}]" for (p, q), (i, j) in pairs]
     values = [(float(scene.input[source]), float(scene.w[tap])) for source, tap in pairs]
     numbers = ["·".join(f"({number(f)})" if f < 0 else number(f) for f in factors) for factors in values]
-    shown = [f for factors in values for f in factors] + [value]
-    rounded = "" if all(float(number(f).replace("−", "-")) == f for f in shown) else "  (rounded)"
     for count in range(len(pairs), 0, -1):
-        rest = f" + … ({len(pairs)} products)" if count < len(pairs) else ""
+        rest = f" + … ({total} products)" if count < total else ""
+        shown = [f for factors in values[:count] for f in factors] + [value]
+        rounded = "" if all(float(number(f).replace("−", "-")) == f for f in shown) else "  (rounded)"
         lines = (
             f"{target} = {' + '.join(products[:count])}{rest}",
             f"= {' + '.join(numbers[:count])}{rest} = {number(value)}{rounded}",
@@ -284,10 +288,7 @@ class Ground:
                 self._paint_zero(draw, self.box(grid, cell), drawing.ZERO if kept else drawing.cut(drawing.ZERO))
             else:
                 inputs.append((cell, (p, q), None if kept else drawing.cut(self.cells.look)))
-        if grid.cell < 6:  # no cell has an edge
-            draw.rectangle(
-                (grid.left - 1, grid.top - 1, grid.left + grid.width, grid.top + grid.height), outline=drawing.RULE
-            )
+        drawing.surround(draw, grid)
         for cell, at, look in inputs:  # after the zeros, whose dashes would run over their edges
             self.cells.paint(draw, self.box(grid, cell), at, look, self.middle(grid.cell))
 
@@ -300,17 +301,54 @@ class Ground:
     def paint_footprint(self, draw: Draw, grid: Grid, at: Pair) -> None:
         """Paint the filter at output `at`."""
         now = drawing.SCORE_NOW if self.scene.kind == "tconv" else drawing.IMAGE_NOW
-        touches = footprint(self.scene.over, at)
-        boxes = [self.box(grid, touch.cell) for touch in touches]
-        for touch, box in zip(touches, boxes, strict=True):
-            if touch.source is None:
-                self._paint_zero(draw, box, drawing.ZERO_NOW)
-            else:
-                self.cells.paint(draw, box, touch.source, now, self.middle(grid.cell))
-            if corner := self.corner(grid.cell):
+        height, width = self.scene.over
+        rows, columns = _Pixels.of(height, at[0], grid.cell), _Pixels.of(width, at[1], grid.cell)
+        x0, y0, _, _ = self.box(grid, (rows.first, columns.first))
+        cells = np.outer(rows.cells, columns.cells)
+        edges = cells & np.logical_or.outer(rows.edges, columns.edges)
+        stamps = [(cells, drawing.ZERO_NOW.fill), (np.outer(rows.input, columns.input), now.fill)]
+        for mask, colour in [*stamps, *[(edges, now.edge)] * drawing.edged(grid.cell)]:
+            draw.bitmap((x0, y0), Image.fromarray(mask.astype(np.uint8) * 255), fill=colour)
+        letters, corner = self.cells.letters(grid.cell), self.corner(grid.cell)
+        for touch in footprint(self.scene.over, at) if letters or corner else []:
+            box = self.box(grid, touch.cell)
+            if letters:
+                text = "0" if touch.source is None else self.cells.texts[touch.source]
+                write_in(draw, box, text, letters, now.ink, self.middle(grid.cell))
+            if corner:
                 x, y = box[2] - 3, box[1] + 0.78 * (grid.cell + 1)
                 drawing.write(draw, x, y, self.taps.texts[touch.tap], corner, drawing.TAP, align=1.0)
-        drawing.frame(draw, (*boxes[0][:2], *boxes[-1][2:]), grid.cell)
+        drawing.frame(draw, (x0, y0, x0 + len(columns.cells) - 1, y0 + len(rows.cells) - 1), grid.cell)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Which pixels along an axis, from the footprint's first cell on, are the footprint's.
+
+    A footprint has up to 320² cells, and an animation 400 frames: painted cell by cell it would take minutes.
+
+    Args:
+        first: that cell.
+        cells: pixels of any of its cells.
+        input: those of cells in whose row there is input, and not zeros alone.
+        edges: those of the cells' edges.
+    """
+
+    first: int
+    cells: Numbers
+    input: Numbers
+    edges: Numbers
+
+    @classmethod
+    def of(cls, slide: Slide, u: int, cell: int) -> _Pixels:
+        touched = [t for t, _ in slide.footprint(u)]
+        cells, input, edges = np.zeros((3, (touched[-1] - touched[0] + 1) * cell + 1), bool)
+        for t in touched:
+            start = (t - touched[0]) * cell
+            cells[start : start + cell + 1] = True
+            input[start : start + cell + 1] = slide.source(t) is not None
+            edges[[start, start + cell]] = True
+        return cls(touched[0], cells, input, edges)
 
 
 def under(ground: Ground, cell: int) -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from minifcn.geometry import ConvGeometry
-from minifcn.lab.arithmetic import checkerboard, formula, overlap
+from minifcn.lab.arithmetic import formula
+from minifcn.lab.overlap import checkerboard, overlap
 from minifcn.lab.pictures import drawing
 from minifcn.lab.pictures.drawing import Draw, Entry, Grid, Look, Panel
 from minifcn.lab.pictures.scene import (
@@ -108,8 +109,7 @@ def _explained(scene: Scene) -> list[str]:
         f"3: {course(scene)}",
         *sizes,
         f"PyTorch: {torch_line(scene)}",
-        f"{verdict[0].upper()}{verdict[1:]}.",
-        *filter(None, [scene.channels]),
+        f"{scene.channels} For these channels, {verdict}." if scene.channels else f"{verdict[0].upper()}{verdict[1:]}.",
     ]
 
 

@@ -49,6 +49,10 @@ class Slide:
         taps = range(self.taps - 1, -1, -1) if self.turned else range(self.taps)
         return [(self.start + u * self.step + m * self.dilation, tap) for m, tap in enumerate(taps)]
 
+    def meetings(self, u: int) -> list[Pair]:
+        """(input cell, tap) for every tap at output u that does not lie on a zero."""
+        return [(cell, tap) for t, tap in self.footprint(u) if (cell := self.source(t)) is not None]
+
 
 def slides(geom: ConvGeometry, kind: Kind) -> tuple[Slide, Slide]:
     """How the filter slides along height and width.

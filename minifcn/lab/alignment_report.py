@@ -9,11 +9,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from minifcn import nn
-from minifcn.geometry import AxisMap, CoordMap
+from minifcn.geometry import AxisMap, CoordMap, Pair
 from minifcn.models.fcn import IMAGE, Fusion
 
-if TYPE_CHECKING:  # align.py imports this file
-    from minifcn.lab.align import Alignment, Exact, Fit, Stage
+if TYPE_CHECKING:  # alignment.py imports this file
+    from minifcn.lab.alignment import Alignment, Exact, Fit, Stage
 
 LINE = 100  # characters
 SHOWN = 5  # misfits
@@ -128,16 +128,37 @@ def _middle(layer: nn.ConvTranspose2d) -> Exact:
 
 
 def _needed(fusions: Sequence[Fusion]) -> list[Exact]:
-    """The c with which each upsampling would lead from the stage before onto its own: a·(u − c)/s + b = (a/s)·u + b′
-    for c = (b − b′)·s/a."""
+    """The c with which each upsampling and its crop would lead from the stage before onto its own: with m cells cropped
+    of the upsampled map, a·(u + m − c)/s + b = (a/s)·u + b′ for c = m + (b − b′)·s/a."""
     found, before = [], fusions[0].before
     for fusion in fusions:
+        upsampled, stage = _cropped(fusion, fusion.start)
+        onto = fusion.onto.then_crop(stage)
         height, width = (
-            (old.offset - new.offset) * s / old.scale
-            for old, new, s in zip(before, fusion.onto, fusion.layer.stride, strict=True)
+            m + (old.offset - new.offset) * s / old.scale
+            for m, old, new, s in zip(upsampled, before, onto, fusion.layer.stride, strict=True)
         )
         found.append((height, width))
-        before = fusion.onto
+        before = onto
+    return found
+
+
+def _cropped(fusion: Fusion, start: Pair) -> tuple[Pair, Pair]:
+    """How many cells a crop from `start` on takes from the beginning of the upsampled map and of the stage."""
+    height, width = start
+    if fusion.stage == IMAGE:
+        return start, (0, 0)
+    return (max(-height, 0), max(-width, 0)), (max(height, 0), max(width, 0))
+
+
+def _right_crops(fusions: Sequence[Fusion]) -> list[Pair]:
+    """The crops that lay every map onto the next, where whole cells do."""
+    found, at = [], fusions[0].before
+    for fusion in fusions:
+        after = fusion.layer.coord_map(at)
+        height, width = after.crop_onto(fusion.onto) if fusion.stage == IMAGE else fusion.onto.crop_onto(after)
+        found.append((int(height), int(width)))
+        at = after.then_crop(_cropped(fusion, found[-1])[0])
     return found
 
 
@@ -163,8 +184,8 @@ def _verdict(a: Alignment) -> list[str]:
         *_paragraph(f"NOT exact: cells meet that do not lie on the same pixel. {why}"),
         "",
         *_paragraph(
-            "Each layer multiplies the error before it by its stride s, and adds its own, c less the c that is needed. "
-            "Above 0, scores appear too far down and right; below 0, too far up and left."
+            "Each layer multiplies the error before it by its stride s, and adds its own, c less the c that is needed "
+            "with its crop. Above 0, scores appear too far down and right; below 0, too far up and left."
         ),
         "",
         *_columns(_errors_table(fusions, needed, deepest)),
@@ -199,8 +220,13 @@ def _growth(before: Fraction, error: Fraction, stride: int) -> str:
 
 def _reasons(fusions: Sequence[Fusion], needed: Sequence[Exact]) -> tuple[str, str]:
     """Why the cells lie off each other, and what would be exact."""
-    halves = [tuple(Fraction(s - 1, 2) for s in fusion.layer.stride) for fusion in fusions]
-    if not any(c for pair in needed for c in pair):
+    found = [c for fusion in fusions for c in _middle(fusion.layer)]
+    wanted = [c for pair in needed for c in pair]
+    if all((c - need).denominator == 1 for c, need in zip(found, wanted, strict=True)):
+        return _crop_reasons(fusions)
+    cropped = any(cells for fusion in fusions for cells in fusion.start)
+    strides = [s for fusion in fusions for s in fusion.layer.stride]
+    if not cropped and not any(wanted):
         return (
             "The cells of every stage lie on pixels 0, a, 2a …, so an upsampled map has to begin on pixel 0 as well, "
             "which takes c = 0, as an odd kernel can have. The middle of an even one lies between two taps, so that c "
@@ -208,16 +234,32 @@ def _reasons(fusions: Sequence[Fusion], needed: Sequence[Exact]) -> tuple[str, s
             'Exact would be kernels of 2s − 1 with padding s − 1: upsampling="aligned", or the network of the same '
             "name with _aligned.",
         )
-    if all(pair == half for pair, half in zip(needed, halves, strict=True)):
+    if not cropped and all(s % 2 == 0 and need == Fraction(s - 1, 2) for need, s in zip(wanted, strides, strict=True)):
         return (
             "The cells of every stage lie in the middle of their a × a pixels, between two cells of the stage before, "
             "which takes c = (s − 1)/2. The middle of an odd kernel is a tap, so that c is whole: half a cell is off, "
             "and no crop of whole cells mends that.",
             "Exact would be kernels of 2s with padding s/2, as fcn16s_vgg16 has them.",
         )
+    return _LEADING, "Exact would be the c that is needed, or another crop where c is whole cells from it."
+
+
+_LEADING = "The table has the c that would lead, with its crop, from each stage onto the next."
+
+
+def _crop_reasons(fusions: Sequence[Fusion]) -> tuple[str, str]:
+    """The same where whole cells are off."""
+    right = _right_crops(fusions)
+    if min(right[-1]) < 0:  # the image cannot begin before the map
+        return _LEADING, "Exact would be the c that is needed."
+    wrong = [
+        f"a crop of {_once(map(number, crop))} in place of {_once(map(number, fusion.start))} after {fusion.name}"
+        for fusion, crop in zip(fusions, right, strict=True)
+        if crop != fusion.start
+    ]
     return (
-        "The table has the c that would lead from each stage onto the next.",
-        "Exact would be the c that is needed, or crops of the errors where these are whole.",
+        "Each c is whole cells from the c that is needed, and a crop makes up for whole cells; but a crop is wrong.",
+        f"Exact would be {' and '.join(wrong)}.",
     )
 
 

@@ -23,7 +23,7 @@ from minifcn import autograd, debugging
 from minifcn.array import Array, is_array, module_of
 from minifcn.autograd import Node, Primitive, Tensor, grad, no_grad
 from minifcn.kernels.registry import reasons
-from minifcn.lab import trace_formats
+from minifcn.lab import tape_formats
 from minifcn.memory import owns
 from minifcn.nn import Module
 
@@ -80,14 +80,15 @@ class Call:
         primitive: its name.
         layer: dotted name of the innermost Module whose forward() made the call, as in named_modules of the outermost;
             in backward, that of the call whose gradient is computed. Empty outside of layers and in the outermost.
-        of: in backward, the number of the call whose VJP made this one. None where cotangents of one value are added.
+        of: in backward, the number of the call whose VJP made this one. None where cotangents of one value are added,
+            and for the VJP of what was not traced, such as a call on another thread.
         args: what it was given: the arguments, and keyword parameters that are arrays.
         shape: of its result.
         dtype: of its result.
         kernels: what the registry chose; empty for a primitive that does without the registry.
         library: "NumPy" or "CuPy", or "view" for a result that shares an argument's memory.
-        begin: nanoseconds from the trace's begin to the call's.
-        end: nanoseconds to its end. Between the two is the forward function alone, without the recording.
+        begin: nanoseconds from the trace's begin to the call's, on a clock that stands still while a call is recorded.
+        end: nanoseconds to its end. Between the two is the forward function alone.
         bytes: that were made: the result and further results, such as a max pooling's winners; 0 for a view.
         kept: bytes that are in memory until backward only because this call was recorded: what its VJPs will name. What
             an earlier call keeps already is not counted again, nor are inputs, parameters and other leaves.
@@ -138,33 +139,39 @@ class Trace:
         title: what was run.
         calls: in the order in which they were complete.
         seconds: from begin to end, what lies between the calls and the tracing itself included.
-        outputs: shapes of the outputs from which backward started, each with a cotangent of ones.
+        outputs: shapes of the outputs to go back from, each with a cotangent of ones.
+        back: the number of the first call on the way back from them; there may be none.
     """
 
     title: str
     calls: tuple[Call, ...]
     seconds: float
     outputs: tuple[tuple[int, ...], ...] = ()
+    back: int = 0
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """As text, 120 columns wide: the calls by layer, the algorithms with reasons, totals and the slowest kinds."""
-        return trace_formats.table(self)
+        return tape_formats.table(self)
 
     def graphviz(self) -> str:
         """As a graph in Graphviz's language, for `dot -Tsvg`: who made what for whom."""
-        return trace_formats.graphviz(self)
+        return tape_formats.graphviz(self)
 
     def events(self) -> dict[str, Any]:
         """As a JSON object in the Trace Event Format, which chrome://tracing, Perfetto and Firefox's profiler open."""
-        return trace_formats.events(self)
+        return tape_formats.events(self)
 
 
 def trace(f: Callable[..., Any], *inputs: Any, backward: bool = True) -> Trace:
     """f(*inputs), with every call of a primitive on this thread, forward and backward.
 
     Backward starts from a cotangent of ones for each output, so it differentiates the sum of all their elements. It
-    ends at the leaves that require gradients and leaves their `.grad` alone. Times are of one run, which may be the
-    first and slower than the next.
+    ends at the leaves that require gradients and leaves their `.grad` alone. What f does on other threads is missing,
+    and so is the way back to leaves that it uses only there. Times are of one run, which may be the first and slower
+    than the next.
 
     Args:
         f: a Module, or a function of Tensors that returns a Tensor, or a list, tuple or dictionary of Tensors.
@@ -185,6 +192,7 @@ def trace(f: Callable[..., Any], *inputs: Any, backward: bool = True) -> Trace:
     >>> [(c.phase, c.primitive, c.of) for c in found.calls if c.library != "view"]
     [('forward', 'mul', None), ('forward', 'sum', None), ('backward', 'mul', 0)]
     """
+    begin = perf_counter_ns()
     tensors = [_leaf(x) for x in inputs]
     recorder = _Recorder()
     for k, x in enumerate(tensors):
@@ -195,10 +203,12 @@ def trace(f: Callable[..., Any], *inputs: Any, backward: bool = True) -> Trace:
         ones = [Tensor(module_of(y.data).ones_like(y.data)) for y in outputs]
         for k, g in enumerate(ones):
             recorder.name(g.data, f"ones {k}")
+        back = len(recorder.calls)
         if outputs and recorder.leaves:
             grad(outputs, list(recorder.leaves.values()), ones, allow_unused=True)
     title = type(f).__name__ if isinstance(f, Module) else getattr(f, "__name__", type(f).__name__)
-    return Trace(title, tuple(recorder.calls), recorder.elapsed() / 1e9, tuple(y.shape for y in outputs))
+    seconds = (perf_counter_ns() - begin) / 1e9
+    return Trace(title, tuple(recorder.calls), seconds, tuple(y.shape for y in outputs), back)
 
 
 def trace_model(model: Module, title: str, size: tuple[int, int], batch: int = 1, *, backward: bool = True) -> Trace:
@@ -213,6 +223,9 @@ def trace_model(model: Module, title: str, size: tuple[int, int], batch: int = 1
         size: (H, W) of the images, in pixels, each ≥ 1.
         batch: N ≥ 1.
         backward: training mode and backward, or else evaluation mode under no_grad.
+
+    Raises:
+        ValueError: the network cannot take images of that size; batch norm has one value per channel in training mode.
     """
     x = np.random.default_rng(0).standard_normal((batch, 3, *size), dtype=np.float32)
     model.train(backward)
@@ -294,8 +307,17 @@ class _Recorder:
         self._unnamed = {"leaf": 0, "constant": 0}
 
     def elapsed(self) -> int:
-        """Nanoseconds since the begin."""
+        """Nanoseconds since the begin, without those of recording."""
         return perf_counter_ns() - self._zero
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """The clock stands still, for every primitive that is running: it is not their work."""
+        before = perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._zero += perf_counter_ns() - before
 
     def name(self, array: Array, origin: str) -> None:
         """Say what an array is that no call made."""
@@ -316,12 +338,11 @@ class _Recorder:
     def kernel(self, op: str, arrays: Sequence[Any], params: Mapping[str, Any]) -> None:
         if not self._running:
             return  # no primitive's: batch norm's running statistics, an optimizer's step
-        before = self.elapsed()
-        rows = reasons(op, *arrays, **params)
-        place = next(k for k, (_, taken, _) in enumerate(rows) if taken)
-        passed = tuple((k.algorithm, why) for k, _, why in rows[:place])
-        self._running[-1].kernels.append(Choice(op, rows[place][0].algorithm, rows[place][2], passed))
-        self._running[-1].begin += self.elapsed() - before  # asking why is not the call's work
+        with self._recording():
+            rows = reasons(op, *arrays, **params)
+            place = next(k for k, (_, taken, _) in enumerate(rows) if taken)
+            passed = tuple((k.algorithm, why) for k, _, why in rows[:place])
+            self._running[-1].kernels.append(Choice(op, rows[place][0].algorithm, rows[place][2], passed))
 
     def computed(
         self,
@@ -331,10 +352,23 @@ class _Recorder:
         extras: Sequence[Array],
         y: Tensor,
     ) -> None:
-        running, number, array = self._last, len(self.calls), y.data
+        running, array = self._last, y.data
         if not isinstance(array, np.ndarray):  # a GPU computes on while Python goes ahead
             module_of(array).cuda.get_current_stream().synchronize()
             running.end = self.elapsed()
+        with self._recording():
+            self._record(running, primitive, args, params, extras, y)
+
+    def _record(
+        self,
+        running: _Running,
+        primitive: Primitive,
+        args: Sequence[Tensor],
+        params: Mapping[str, Any],
+        extras: Sequence[Array],
+        y: Tensor,
+    ) -> None:
+        number, array = len(self.calls), y.data
         of = self._going_back[-1] if self._going_back else None
         layer, walking = self._place()
         given = [self._argument(name, t) for name, t in zip(primitive.args, args, strict=True)]

@@ -29,8 +29,8 @@ from minifcn.geometry import (
     pair,
     pool_output_size,
 )
-from minifcn.lab.align_report import explain, number
-from minifcn.lab.receptive_field import receptive_field, window
+from minifcn.lab.alignment_report import explain, number
+from minifcn.lab.field import receptive_field, window
 from minifcn.models.fcn import IMAGE, Fusion, Layer
 
 OP = "align"
@@ -107,6 +107,9 @@ class Alignment:
     def exact(self) -> bool:
         """Whether every stage's scores appear where they belong."""
         return not any(pixels for distance in self.displaced.values() for pixels in distance)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """The alignment as a lesson of about a page, in lines of 100 characters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from minifcn.training.files import replacing
 
 if TYPE_CHECKING:
-    from minifcn.lab.trace import Call, Choice, Trace, Value
+    from minifcn.lab.tape import Call, Choice, Trace, Value
 
 WIDTH = 120  # columns of a table
 KINDS = 10  # how many kinds of primitives the summary lists
@@ -52,23 +53,25 @@ def table(trace: Trace) -> str:
         f"{trace.title}: {_many(len(calls), 'call')} of primitives; {usual} where no dtype is said",
         "ms: the computing alone; made: bytes of results, none for a view; kept: bytes that stay until backward for it",
     ]
-    for phase, inside in groupby(calls, key=lambda c: c.phase):
-        lines += ["", f"{_phase(trace, phase):<{WIDTH - 28}}{'ms':>10}{'made':>9}{'kept':>9}"]
+    for phase, inside in groupby(calls, key=partial(_phase, trace)):
+        lines += ["", f"{phase:<{WIDTH - 28}}{'ms':>10}{'made':>9}{'kept':>9}"]
         for heading, together in groupby(inside, key=partial(_heading, trace)):
             lines += [f"  {heading}"] if heading else []
             lines += [line for c in together for line in _call_rows(columns, c, usual)]
+    if trace.outputs and trace.back == len(calls):
+        lines += ["", "no backward: none of these calls leads from a leaf that requires gradients to an output"]
     return "\n".join([*lines, "", *_algorithms(calls), "", *_totals(trace), "", *_slowest(calls)])
 
 
 def _usual(calls: Sequence[Call]) -> str:
     """The dtype of most results."""
-    dtypes = [c.dtype for c in calls]
-    return max(dtypes, key=dtypes.count, default="float32")
+    return next((dtype for dtype, _ in Counter(c.dtype for c in calls).most_common(1)), "float32")
 
 
-def _phase(trace: Trace, phase: str) -> str:
-    if phase == "forward" or not trace.outputs:
-        return phase
+def _phase(trace: Trace, c: Call) -> str:
+    """The line above calls of one phase. A function that goes back itself has such phases of its own."""
+    if c.phase == "forward" or not trace.outputs or c.number < trace.back:
+        return c.phase
     shapes = ", ".join(map(_shape, trace.outputs))
     return f"backward from ones for {'each output' if len(trace.outputs) > 1 else 'the output'}: {shapes}"
 
@@ -78,7 +81,7 @@ def _heading(trace: Trace, c: Call) -> str:
     if c.phase == "forward":
         return c.layer
     if c.of is None:
-        return "a sum, where cotangents of one value meet"
+        return "a sum, where cotangents of one value meet" if c.primitive == "add" else "VJP of what was not traced"
     return f"VJP of #{c.of} {trace.calls[c.of].primitive}" + (f" in {c.layer}" if c.layer else "")
 
 
@@ -261,8 +264,7 @@ def events(trace: Trace) -> dict[str, Any]:
     """See Trace.events.
 
     Two lanes, forward and backward. On each, a call lies within the bars of its layers, and in backward within that of
-    the VJP; an arrow leads to it from the forward call. The format counts whole microseconds, so the shortest calls
-    have a duration of 0; `ns` among a call's arguments is exact.
+    the VJP; an arrow leads to it from the forward call. Times are microseconds, with the nanoseconds as decimals.
     """
     names: list[tuple[str, int, str]] = [("process_name", 0, f"minifcn trace of {trace.title}")]
     names += [("thread_name", lane, phase) for phase, lane in LANES.items()]
@@ -286,8 +288,8 @@ def _lane(calls: Sequence[Call], every: Sequence[Call]) -> Iterator[dict[str, An
         if c.of is not None:
             arrow = {"cat": "VJP", "name": "VJP", "id": c.number, "pid": 1}
             start = every[c.of]
-            yield {"ph": "s", "ts": start.begin // 1000, "tid": LANES[start.phase], **arrow}
-            yield {"ph": "f", "ts": c.begin // 1000, "tid": LANES[c.phase], "bp": "e", **arrow}
+            yield {"ph": "s", "ts": start.begin / 1000, "tid": LANES[start.phase], **arrow}
+            yield {"ph": "f", "ts": c.begin / 1000, "tid": LANES[c.phase], "bp": "e", **arrow}
 
 
 def _around(c: Call, every: Sequence[Call]) -> list[tuple[str, str]]:
@@ -298,16 +300,16 @@ def _around(c: Call, every: Sequence[Call]) -> list[tuple[str, str]]:
 
 
 def _bar(calls: Sequence[Call], category: str, name: str) -> dict[str, Any]:
-    begin, end = min(c.begin for c in calls) // 1000, max(c.end for c in calls) // 1000
+    begin, end = min(c.begin for c in calls), max(c.end for c in calls)
     common = {"name": name, "cat": category, "pid": 1, "tid": LANES[calls[0].phase]}
-    return {"ph": "X", "ts": begin, "dur": end - begin, **common}
+    return {"ph": "X", "ts": begin / 1000, "dur": (end - begin) / 1000, **common}
 
 
 def _details(c: Call) -> dict[str, Any]:
     """What the viewer shows of a call that is clicked on."""
     made = {a.name: _typed(a.shape, a.dtype) + f" from {_from(a)}" for a in c.args}
     details = {"number": c.number, "layer": c.layer, **made, "result": _typed(c.shape, c.dtype)}
-    details |= {"algorithm": c.algorithm, "why": c.why, "ns": c.end - c.begin, "bytes": c.bytes, "kept": c.kept}
+    details |= {"algorithm": c.algorithm, "why": c.why, "bytes": c.bytes, "kept": c.kept}
     return details if c.of is None else {**details, "VJP of": c.of}
 
 
