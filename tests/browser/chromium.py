@@ -47,14 +47,16 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def look(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """The size of the window, and what the system's colours are."""
+    def look(self, width: int = 1280, height: int = 900, dark: bool = False, printed: bool = False) -> None:
+        """The size of the window, a phone's touch screen if it is narrow, what the system's colours are, and whether
+        the page is put on paper."""
         self._tell(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         still = {"name": "prefers-reduced-motion", "value": "reduce"}  # so that colours are what they will be, at once
-        self._tell("Emulation.setEmulatedMedia", features=[scheme, still])
+        self._tell("Emulation.setTouchEmulationEnabled", enabled=width < 600)
+        self._tell("Emulation.setEmulatedMedia", media="print" if printed else "", features=[scheme, still])
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._tell("Page.captureScreenshot")["data"]))

@@ -56,6 +56,7 @@ def browser(window: Browser, page: Path) -> Iterator[Browser]:
     window.look()
     window.open(page)
     yield window
+    window.run("localStorage.clear()")
     assert window.complaints() == []
     assert [url for url in window.requests() if re.match("(https?|wss?|ftp):", url)] == []
 
@@ -151,7 +152,7 @@ def _check_numbers(config: Config, geom: ConvGeometry, found: dict[str, Any]) ->
     board = lab.checkerboard(geom, w)
     assert board.sums is not None
     np.testing.assert_array_equal(found["phase_counts"], board.counts)
-    same(found["phase_sums"], board.sums[0])
+    same(found["phase_sums"], board.sums[0, 0])
     assert (found["even"], found["verdict"]) == (board.even, board.verdict)
     direct = lab.equivalent_convolution(geom)
     assert found["error"] is None
@@ -201,7 +202,7 @@ def test_numbers_are_minifcns(browser: Browser) -> None:
 
 
 def test_values_to_begin_with_are_minifcns(browser: Browser) -> None:
-    for shape in ((1, 1), (3, 3), (4, 4), (5, 2), (7, 16)):
+    for shape in ((1, 1), (3, 3), (4, 4), (5, 2), (2, 9), (12, 12), (7, 16)):
         found = browser.run("return [lab.WEIGHTS, lab.SCORES].map((of) => of.numbers(...arguments[0]))", shape)
         np.testing.assert_array_equal(found, [whole_numbers(shape)] * 2)
         np.testing.assert_array_equal(
@@ -209,12 +210,23 @@ def test_values_to_begin_with_are_minifcns(browser: Browser) -> None:
         )
 
 
-def test_four_digits_are_pythons(browser: Browser) -> None:
+def test_digits_are_pythons(browser: Browser) -> None:
     rng = np.random.default_rng(0)
-    values = [1.0625, 1.0635, 99995.0, 0.0001, 0.00001234565, 123456.0, -0.5, 0.1 + 0.2, 0.0, 1e-300, 5e22]
+    values = [1.0625, 1.0635, 99995.0, 0.0001, 0.00001234565, 123456.0, -0.5, 0.1 + 0.2, 0.0, -0.0, 1e-300, 5e22]
+    values += [999999999999.5, 0.9999999999995, 1e12, 2.0000000000005]
     values += (rng.standard_normal(300) * 10.0 ** rng.integers(-9, 9, 300)).tolist()
     values += (rng.integers(-(2**20), 2**20, 300) / 4096).tolist()  # ties occur
-    assert browser.run("return arguments[0].map(lab.fourDigits)", values) == [f"{value:.4g}" for value in values]
+    for digits in (4, 12):
+        found = browser.run("return arguments[0].map((v) => lab.general(v, arguments[1]))", values, digits)
+        assert found == [f"{value + 0.0:.{digits}g}" for value in values]
+
+
+def test_ends_that_differ_in_the_fifth_digit_are_told_apart(browser: Browser) -> None:
+    config = dict(zip(SETTINGS, ([3, 3], [1, 2], [1, 2], [0, 0], [0, 0], [1, 1]), strict=True))
+    config |= {"y": np.ones((3, 3)).tolist(), "w": [[1.00001, 1.00002]]}
+    said = browser.run("return lab.compute(arguments[0]).verdict", config)
+    assert said.endswith("add up to between 1.00001 and 1.00002")
+    assert said == lab.checkerboard(_layer(config), np.array(config["w"])[None, None]).verdict
 
 
 # -- what is shown
@@ -229,13 +241,72 @@ def test_the_page_begins_with_what_it_was_given(window: Browser, tmp_path: Path)
     window.open(tmp_path / "given.html")
     assert window.text("#pytorch") == lab.pytorch_line(geom)
     assert window.text("#command").endswith(" --weights FILE")
-    assert window.text("#unfit") == "Of 2 channels in and 3 out, the first of each is shown."
+    assert window.text("#notice") == "Of 2 channels in and 3 out, the first of each is shown."
     alone = lab.layer((2, 3), kernel=(3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0))
     x = lab.scatter(y[:1, :1], w[:1, :1], alone)[0, 0]
     names = window.run("return [...document.querySelectorAll('#board-image .cell')].map((c) => c.ariaLabel)")
     assert names == [f"x[{h}, {v}] = {_signed(value)}" for (h, v), value in np.ndenumerate(x)]
-    window.run("const s = document.getElementById('kernel-width'); s.value = 3; s.dispatchEvent(new Event('input'))")
-    assert window.text("#unfit").startswith("The given weights are 3 × 2; whole numbers are shown instead.")
+    _slide(window, "kernel-width", 3)
+    assert window.text("#notice") == "The given weights are 3 × 2; whole numbers are shown instead."
+    assert window.run("return document.getElementById('weights').value") == "numbers"
+    assert window.run("return document.querySelector('#weights [value=given]').disabled")
+    assert "--weights" not in window.text("#command")
+    assert window.text("#pytorch").startswith("torch.nn.ConvTranspose2d(1, 1, ")
+    _wait(lambda: "weights=numbers" in window.run("return location.hash"))
+    _slide(window, "kernel-width", 2)
+    assert window.text("#notice") == "The given weights fit again: choose them in the list."
+    assert window.run("return document.getElementById('weights').value") == "numbers"
+    _choose(window, "weights", "given")
+    assert window.text("#notice") == "Of 2 channels in and 3 out, the first of each is shown."
+    assert window.text("#command").endswith(" --weights FILE")
+    assert window.text("#pytorch") == lab.pytorch_line(geom)
+    window.open(tmp_path / "given.html", "kernel=4&weights=given")
+    assert window.run("return document.getElementById('weights').value") == "numbers"
+    assert "weights=numbers" in window.run("return location.hash")
+    assert window.complaints() == []
+
+
+def _slide(browser: Browser, slider: str, value: int) -> None:
+    browser.run(
+        """const slider = document.getElementById(arguments[0]);
+        slider.value = arguments[1];
+        slider.dispatchEvent(new Event("input"))""",
+        slider,
+        value,
+    )
+
+
+def _choose(browser: Browser, select: str, value: str) -> None:
+    browser.run(
+        """const select = document.getElementById(arguments[0]);
+        select.value = arguments[1];
+        select.dispatchEvent(new Event("change"))""",
+        select,
+        value,
+    )
+
+
+def test_every_cell_with_room_shows_a_number(window: Browser, tmp_path: Path) -> None:
+    """Learned weights have many digits: a cell of 24 pixels shows some of them, of the right value."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((1, 1, 4, 4)) * 10.0 ** rng.integers(-4, 4, (4, 4))
+    write_page(tmp_path / "learned.html", None, w, lab.layer(3, kernel=4, stride=2, padding=1))
+    for width in (1280, 360):
+        window.look(width)
+        window.open(tmp_path / "learned.html")
+        shown = window.run("return [...document.querySelectorAll('#board-filter .cell')].map((c) => c.textContent)")
+        for text, value in zip(shown, w.ravel().tolist(), strict=True):
+            if text == "≈0":
+                assert abs(value) < 0.005
+                continue
+            digits = 1 if "e" in text else 2
+            step = 10.0 ** (np.floor(np.log10(abs(value))) + 1 - digits)  # of the last of these digits
+            assert abs(float(text.replace("−", "-")) - value) <= max(step / 2, 0.005 * (digits == 2)) * 1.001
+        blank = """return [...document.querySelectorAll(".cell")].filter((c) => c.offsetWidth >= 23 && !c.textContent
+            && c.getAttribute("aria-label") !== "corner").map((c) => c.outerHTML)"""
+        for view in VIEWS:
+            window.run("document.getElementById(`tab-${arguments[0]}`).click()", view)
+            assert window.run(blank) == []
     assert window.complaints() == []
 
 
@@ -297,7 +368,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def test_the_address_holds_the_layer(browser: Browser, page: Path) -> None:
-    browser.run("const s = document.getElementById('stride-height'); s.value = 3; s.dispatchEvent(new Event('input'))")
+    _slide(browser, "stride-height", 3)
     _wait(lambda: "stride=3" in browser.run("return location.hash"))
     address = browser.run("return location.href")
     browser.run("document.getElementById('tab-matrix').click()")
@@ -310,10 +381,27 @@ def test_the_address_holds_the_layer(browser: Browser, page: Path) -> None:
     browser.driver.get("about:blank")
     browser.driver.get(address)
     assert browser.text("#pytorch").startswith("torch.nn.ConvTranspose2d(1, 1, kernel_size=3, stride=3, padding=1")
-    nonsense = "input=99x0&kernel=-3&stride=x&padding=1e3&weights=constructor&scores=given&view=__proto__&%&="
+
+
+def test_what_the_address_cannot_mean_is_said(browser: Browser, page: Path) -> None:
+    nonsense = "input=99x0&kernel=-3&stride=x&padding=0&weights=constructor&scores=given&view=__proto__&%&="
     browser.open(page, nonsense)
     assert browser.run("return lab.state().config.input") == [12, 1]  # the nearest that there are
     assert browser.text("#sizes").startswith("12 × 1 scores")
+    assert browser.text("#notice").replace("\n", " ") == (
+        "input 99 × 0 is out of range: 12 × 1 is shown. kernel −3 is out of range: 1 is shown. "
+        "stride “x” is no size: 2 is shown. The page has no weights “constructor”. The page has no scores “given”. "
+        "The page has no view “__proto__”."
+    )
+    address = "#input=12x1&kernel=1x1&stride=2x2&padding=0x0&output_padding=0x0&dilation=1x1"
+    assert browser.run("return location.hash") == f"{address}&weights=numbers&scores=numbers&view=scatter"
+    _slide(browser, "stride-height", 3)
+    assert browser.text("#notice") == ""
+    browser.open(page, "nowhere")
+    assert browser.text("#notice") == "“nowhere” names no layer: this is the first one."
+    assert browser.run("return location.hash").startswith("#input=5&kernel=3&")
+    browser.open(page, "kernel=4&view=zeros")  # what is left out is no fault
+    assert browser.text("#notice") == ""
 
 
 # -- what is linked with what
@@ -405,6 +493,35 @@ def test_pointing_at_a_score_marks_what_it_reaches(browser: Browser, page: Path,
         else:
             assert browser.marked("image x, coloured by phase", "image") == pixels
         assert f"It reaches {_pixels(len(pixels))}" in browser.text("#sum")
+
+
+def test_of_many_products_the_first_are_shown(browser: Browser, page: Path) -> None:
+    browser.open(page, "input=8&kernel=16&stride=2&padding=7")
+    browser.hover(browser.cell("image x", "x[8, 7]"))
+    lines = browser.text("#sum").split("\n\n")
+    y, w = whole_numbers((8, 8)), whole_numbers((16, 16))
+    taps = [[(a, k + 7 - 2 * a) for a in range(8) if 0 <= k + 7 - 2 * a < 16] for k in (8, 7)]
+    met = sorted(product(*taps), key=lambda pairs: (pairs[0][1], pairs[1][1]))
+    total = sum(y[p, q] * w[i, j] for (p, i), (q, j) in met)
+    assert lines[0] == f"x[8, 7] = {total:g}"
+    assert lines[1].startswith("= y[7,7]·w[1,0] + ")
+    assert lines[1].endswith(f" + … ({len(met)} products)")
+    numbers = [f"{y[p, q]:g}·{w[i, j]:g}" for (p, i), (q, j) in met[:6]]
+    assert lines[2] == f"= {' + '.join(numbers)} + … ({len(met)} products) = {total:g}"
+
+
+@pytest.mark.parametrize("width", [1264, 360])
+def test_the_sum_is_whole(browser: Browser, page: Path, width: int) -> None:
+    browser.look(width, 800)
+    for configuration in ("input=5&kernel=4&stride=2&padding=1&weights=bilinear", "input=8&kernel=16&stride=2"):
+        browser.open(page, configuration)
+        hidden, below = browser.run(
+            """const sum = document.getElementById("sum");
+            const last = sum.lastChild.getBoundingClientRect();
+            return [sum.scrollHeight - sum.clientHeight, sum.getBoundingClientRect().bottom - last.bottom]"""
+        )
+        assert hidden == 0
+        assert below >= (8 if width == 360 else 0)  # on a phone the window ends there
 
 
 def _pixels(count: int) -> str:
@@ -508,6 +625,7 @@ def test_everything_with_keys_alone(browser: Browser) -> None:
     _tab_to(browser, lambda at: at["text"] == "Copy")
     browser.press(ENTER)
     _wait(lambda: browser.text("#copied") != "")
+    assert browser.focused()["text"] in ("Copied.", "Press Ctrl + C")
     assert browser.text("#copied") in ("Copied.", "Selected: press Ctrl + C, or ⌘ + C, to copy.")
     line = (
         "torch.nn.ConvTranspose2d(1, 1, kernel_size=3, stride=2, padding=1, output_padding=0, dilation=1, bias=False)"
@@ -525,6 +643,40 @@ def test_copying_where_the_browser_forbids_it(browser: Browser) -> None:
     assert browser.text("#copied").startswith("Selected: press Ctrl + C")
     selected = browser.run("return getSelection().toString()")
     assert selected == "python -m minifcn tconv --input 5x5 --kernel 3 --stride 2 --padding 1"
+
+
+def test_what_is_copied_is_said_at_its_button(browser: Browser) -> None:
+    browser.run(
+        """Object.defineProperty(navigator, "clipboard", {value: {writeText: async () => undefined}});
+        document.querySelector("[data-copy=command]").click()"""
+    )
+    buttons = "return [...document.querySelectorAll('[data-copy]')].map((button) => button.textContent)"
+    _wait(lambda: browser.run(buttons) == ["Copy", "Copied."])
+    _wait(lambda: browser.run(buttons) == ["Copy", "Copy"])
+
+
+def test_space_and_enter_pin_a_cell(browser: Browser) -> None:
+    _tab_to(browser, lambda at: at["label"].startswith("x[0, 0]"))
+    browser.press(RIGHT)
+    assert browser.marked("image x", "ring") == {(0, 1)}
+    at = browser.run("return scrollY")
+    browser.press(SPACE)
+    assert browser.marked("image x", "ring") == set()
+    browser.press(SPACE)
+    assert browser.marked("image x", "ring") == {(0, 1)}
+    browser.press(ENTER)
+    assert browser.marked("image x", "ring") == set()
+    assert browser.run("return scrollY") == at  # Space has not scrolled the page
+
+
+def test_the_chosen_colours_are_kept(browser: Browser, page: Path) -> None:
+    browser.run("document.querySelector('[name=theme][value=dark]').click()")
+    browser.open(page, "input=4&kernel=2")
+    assert browser.run("return document.documentElement.dataset.theme") == "dark"
+    assert browser.run("return document.querySelector('[name=theme]:checked').value") == "dark"
+    browser.run("document.querySelector('[name=theme][value=auto]').click()")
+    browser.open(page)
+    assert browser.run("return document.documentElement.dataset.theme") == "light"
 
 
 def test_the_skip_link_leads_to_the_grids(browser: Browser) -> None:
@@ -562,8 +714,12 @@ def test_a_large_grid_is_one_drawing_with_a_current_cell(browser: Browser, page:
 @pytest.mark.parametrize(
     ("configuration", "reason", "mended"),
     [
-        ("input=5&kernel=3&stride=2&output_padding=2", "output_padding 2 along the height", "output_padding=1"),
-        ("input=1&kernel=3&stride=1&padding=2", "(1 − 1)·1 − 2·2 + 1·(3 − 1) + 0 + 1 = −1", "padding=1"),
+        ("input=5&kernel=3&stride=2&output_padding=2", "output_padding 2 along height and width", "output_padding=1"),
+        (
+            "input=1&kernel=3&stride=1&padding=2",
+            "the output's height and width would be (1 − 1)·1 − 2·2 + 1·(3 − 1) + 0 + 1 = −1",
+            "padding=1",
+        ),
         ("input=5x1&kernel=3x1&padding=1x3&output_padding=0x3", "output_padding 3 along the width", "padding=(1, 0)"),
     ],
     ids=["output_padding", "padding", "both, along the width"],
@@ -571,7 +727,7 @@ def test_a_large_grid_is_one_drawing_with_a_current_cell(browser: Browser, page:
 def test_settings_that_are_no_layer(browser: Browser, page: Path, configuration: str, reason: str, mended: str) -> None:
     browser.open(page, configuration)
     assert reason in browser.text("#problem")
-    assert not browser.run("return document.getElementById('board').checkVisibility()")
+    assert browser.run("return document.querySelector('main').inert")
     for _ in range(30):
         browser.press(TAB)
         if browser.focused()["id"] == "nearest":
@@ -580,6 +736,24 @@ def test_settings_that_are_no_layer(browser: Browser, page: Path, configuration:
     assert not browser.run("return document.getElementById('problem').checkVisibility()")
     assert f", {mended}, " in browser.text("#pytorch")
     assert browser.focused()["id"] == "board"
+
+
+def test_the_last_layer_stays_in_sight(browser: Browser) -> None:
+    browser.run("scrollTo(0, 400)")
+    top = "return document.getElementById('board-image').getBoundingClientRect().top"
+    place = browser.run(top)
+    names = "return [...document.querySelectorAll('#board-image .cell')].map((cell) => cell.ariaLabel)"
+    shown, line, height = browser.run(names), browser.text("#pytorch"), "return document.body.scrollHeight"
+    before = browser.run(height)
+    _slide(browser, "output_padding-height", 2)
+    assert "output_padding 2 along height and width" in browser.text("#reason")
+    assert (browser.run(names), browser.text("#pytorch")) == (shown, line)
+    assert abs(browser.run(height) - before) < 80  # the reason takes the place of the formula
+    assert abs(browser.run(top) - place) < 1  # nothing jumps
+    assert browser.run("return Number(getComputedStyle(document.querySelector('main')).opacity)") < 0.5
+    _slide(browser, "output_padding-height", 1)
+    assert browser.text("#sizes") == "5 × 5 scores become an image of 10 × 10"
+    assert not browser.run("return document.querySelector('main').inert")
 
 
 def test_no_setting_of_the_sliders_is_an_exception(browser: Browser, page: Path) -> None:
@@ -597,8 +771,7 @@ def test_no_setting_of_the_sliders_is_an_exception(browser: Browser, page: Path)
                 }""",
                 values,
             )
-            shown = browser.run("return document.querySelector('main').checkVisibility()")
-            assert shown != _refused(values), values
+            assert browser.run("return document.querySelector('main').inert") == _refused(values), values
         assert browser.complaints() == []
 
 
@@ -670,6 +843,64 @@ def test_it_can_be_read_and_fits(
         assert browser.run(outside) == []
     browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finger_can_point(browser: Browser, page: Path) -> None:
+    for configuration in ("input=5&kernel=3&stride=2&padding=1", "input=10&kernel=4&stride=2&padding=1"):
+        for view in VIEWS:
+            browser.look(360, 740)
+            browser.open(page, f"{configuration}&view={view}")
+            small = """
+                const cell = (grid) =>
+                  Math.min(grid.offsetWidth / grid.ariaColCount, grid.offsetHeight / grid.ariaRowCount);
+                return [...document.querySelectorAll("[role=grid]")].filter((grid) => cell(grid) < 24)
+                  .map((grid) => grid.ariaLabel)"""
+            assert browser.run(small) == []
+            assert browser.run("return document.documentElement.scrollWidth") <= 360
+    assert "tap any cell" in browser.text("header")
+    assert not browser.run("return document.querySelector('.keys').checkVisibility()")
+    # the size is in sight, at the sliders as at the end of the page
+    in_sight = """
+        scrollTo(0, arguments[0]);
+        const sizes = document.getElementById("sizes").getBoundingClientRect();
+        return sizes.top >= 0 && sizes.bottom <= document.getElementById("sum").getBoundingClientRect().top"""
+    assert [browser.run(in_sight, at) for at in (0, 300, 2000)] == [True, True, True]
+
+
+def test_what_is_selected_is_scrolled_to(browser: Browser, page: Path) -> None:
+    """Where an image is larger than its place: to the pixel that is selected elsewhere, and the page stays."""
+    browser.open(page, "input=10x12&kernel=4&stride=2&padding=1&view=scatter")
+    visible = """
+        const [image, ring] = ["#board-image", "#board-image .ring"].map((s) => document.querySelector(s)
+            .getBoundingClientRect());
+        return ring.left >= image.left && ring.right <= image.right && ring.top >= image.top
+            && ring.bottom <= image.bottom"""
+    assert browser.run(visible)
+    for name in ("x[0, 23]", "x[19, 0]"):
+        browser.hover(browser.cell("products in each pixel", name))
+        assert browser.run(visible)
+
+
+def test_on_paper(browser: Browser, page: Path) -> None:
+    browser.look(dark=True)
+    browser.open(page, "input=10x12&kernel=4&stride=2&padding=1&view=matrix")
+    _tab_to(browser, lambda at: at["label"].startswith("x[0, 0]"))
+    assert browser.run("return document.documentElement.dataset.theme") == "dark"
+    browser.look(720, 1000, dark=True, printed=True)
+    _wait(lambda: browser.run("return document.documentElement.dataset.theme") == "light")
+    for selector in ("form", "#theme", "[data-copy]", ".keys", "#tab-scatter", "#view .choice"):
+        assert not browser.run("return document.querySelector(arguments[0]).checkVisibility()", selector)
+    assert browser.text("#tab-matrix") == "Matrix"
+    assert browser.run("return getComputedStyle(document.getElementById('sum')).position") == "static"
+    assert browser.text("#sum").startswith("x[0, 0] = 6")  # y[0, 0]·w[1, 1] = 1·6
+    white = "return getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.run(white) == "rgb(255, 255, 255)"
+    assert browser.run(CONTRASTS)[1] == []
+    cut = """return [...document.querySelectorAll(".scroller")].filter((e) => e.scrollWidth > 720)
+        .map((e) => e.textContent)"""
+    assert browser.run(cut) == []
+    browser.look(dark=True)
+    _wait(lambda: browser.run("return document.documentElement.dataset.theme") == "dark")
 
 
 def test_it_answers_at_once(browser: Browser, page: Path) -> None:

@@ -70,7 +70,9 @@ const lab = (() => {
     if (p > span) remarks.push(`the guide has p ≤ k − 1; here p′ = ${signed(span - p)} means cropping`);
     if (a >= s)
       remarks.push(`a = ${a} is no remainder of a division by ${s}: no convolution of this stride leads back`);
-    const [number, title, rule] = a
+    const [number, title, rule] = a >= s
+      ? [null, "none of the guide's", "o′ = s(i′ − 1) + a + k − 2p"]
+      : a
       ? [14, "zero padding, non-unit strides, transposed", "o′ = s(i′ − 1) + a + k − 2p"]
       : s > 1 && p
         ? [13, "zero padding, non-unit strides, transposed", "o′ = s(i′ − 1) + k − 2p"]
@@ -254,26 +256,28 @@ const lab = (() => {
       least < most
         ? `a pixel inside gets ${least} to ${most} products, by its phase`
         : `every pixel inside gets ${most === 1 ? "1 product" : `${most} products`}`;
+    const digits = general(low, 4) !== general(high, 4) ? 4 : 12;
     let verdict = even
       ? `no checkerboard: ${perPixel}, ${least < most ? "but" : "and"} the weights of every phase have the same sum`
       : `checkerboard: ${perPixel}, ${least < most ? "and" : "but"} the phases' weights add up to between ` +
-        `${signed(fourDigits(low + 0))} and ${signed(fourDigits(high + 0))}`;
+        `${signed(general(low, digits))} and ${signed(general(high, digits))}`;
     if (least === 0) verdict += "; phases without a tap are holes, 0 whatever the scores are";
     return { counts, sums, even, verdict };
   }
 
-  /** As Python's format(value, ".4g"): four digits, ties to the even one, an exponent where that is shorter. */
-  function fourDigits(value) {
-    if (value === 0) return Object.is(value, -0) ? "-0" : "0";
-    const [digits, exponent] = Math.abs(value).toExponential(50).split("e");
-    let [kept, rest] = [Number(digits.replace(".", "").slice(0, 4)), digits.replace(".", "").slice(4)];
+  /** As Python's f"{value + 0.0:.{digits}g}": ties go to the even digit, and very large or small have an exponent. */
+  function general(value, digits) {
+    if (value === 0) return "0";
+    const [written, exponent] = Math.abs(value).toExponential(50).split("e");
+    const all = written.replace(".", "");
+    let [kept, rest] = [Number(all.slice(0, digits)), all.slice(digits)];
     const half = "5".padEnd(rest.length, "0");
     if (rest > half || (rest === half && kept % 2 === 1)) kept += 1;
-    const power = Number(exponent) + (kept === 10000 ? 1 : 0);
-    const mantissa = String(kept).slice(0, 4);
+    const power = Number(exponent) + (kept === 10 ** digits ? 1 : 0);
+    const mantissa = String(kept).slice(0, digits);
     const sign = value < 0 ? "-" : "";
-    if (power >= -4 && power < 4) return sign + String(Number(`${mantissa}e${power - 3}`));
-    const short = String(Number(`${mantissa}e-3`));
+    if (power >= -4 && power < digits) return sign + String(Number(`${mantissa}e${power - digits + 1}`));
+    const short = String(Number(`${mantissa}e${1 - digits}`));
     return `${sign}${short}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
   }
 
@@ -304,8 +308,12 @@ const lab = (() => {
   // ---- values to begin with ---------------------------------------------------------------------------------------
 
   const tent = (size) => count(size).map((i) => 1 - Math.abs(i - (size - 1) / 2) / Math.floor((size + 1) / 2));
-  /** 1, 2, … 9, 1, 2, … in reading order. */
-  const wholeNumbers = (rows, columns) => grid(rows, columns, (r, c) => 1 + ((r * columns + c) % 9));
+  /** 1 … 9, then 2 … 9, 1, and so on in reading order: rows differ, whatever their length. */
+  const wholeNumbers = (rows, columns) =>
+    grid(rows, columns, (r, c) => {
+      const k = r * columns + c;
+      return 1 + ((k + Math.floor(k / 9)) % 9);
+    });
   const impulseAt = (size) => Math.floor((size - 1) / 2);
 
   const WEIGHTS = {
@@ -390,7 +398,7 @@ const lab = (() => {
     phaseImage,
     byPhases,
     checkerboard,
-    fourDigits,
+    general,
     pytorchLine,
     commandLine,
     compute,

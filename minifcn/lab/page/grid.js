@@ -5,8 +5,12 @@
  */
 const MOST_ELEMENTS = 700;
 const LEAST_ELEMENT = 15; // pixels: smaller cells are drawn
+const LEGIBLE = 24; // pixels: the least cell that a finger hits, and that holds a rounded number
 const LEAST_TEXT = 9.5;
 const LARGEST_DRAWING = 8192; // device pixels along a side, which every browser can hold
+const LARGEST_AREA = 8e6; // device pixels: a page has several drawings
+const byTouch = matchMedia("(max-width: 600px), (pointer: coarse)");
+const isPrinted = () => document.documentElement.classList.contains("printing");
 
 /** Shorthand for an element: make("p", {class: "note"}, "text", child, …). */
 function make(tag, attributes = {}, ...children) {
@@ -35,16 +39,24 @@ function cellSize({ rows, columns, width, height, most, least, breakRow, breakCo
   return cell;
 }
 
+/** Where a finger points, cells are large enough for it, whatever the room: the grid is scrolled. */
+function leastCell({ rows, columns, least = 2 }) {
+  if (!byTouch.matches || isPrinted()) return least;
+  return Math.max(least, Math.min(LEGIBLE, Math.floor(Math.sqrt(LARGEST_AREA / 2 / (rows * columns)))));
+}
+
 /**
  * @param spec label; rows, columns; width, height: what it may take, in pixels; most, least: of a cell;
  *   breakRow(r), breakColumn(c): whether there is a gap before a row or column;
- *   look(r, c): {fill, text, ink, class}; name(r, c): what a screen reader says;
+ *   look(r, c): {fill, texts: the full one, and shorter ones, ink, class}; name(r, c): what a screen reader says;
  *   target(r, c): what pointing at the cell selects; marks(selection): [[r, c, kind], …];
- *   point(target, how): called with how = "hover" or "focus".
+ *   point(target, how): called with how = "hover", "focus" or "press".
  * @returns {element, mark(selection)}
  */
 function makeGrid(spec) {
-  spec = { most: 34, least: 2, height: Infinity, breakRow: () => false, breakColumn: () => false, ...spec };
+  spec = { most: 34, height: Infinity, breakRow: () => false, breakColumn: () => false, ...spec };
+  spec.least = leastCell(spec);
+  spec.most = Math.max(spec.most, spec.least);
   const { rows, columns } = spec;
   const cell = cellSize(spec);
   const [left, top] = [
@@ -52,7 +64,7 @@ function makeGrid(spec) {
     starts(rows, cell, gapFor(cell), spec.breakRow),
   ];
   const inner = cell >= 6 ? cell - 1 : cell; // a line of background between cells that are large enough for one
-  const box = { left, top, cell, inner, width: left[columns], height: top[rows], font: fontSize(spec, cell) };
+  const box = { left, top, cell, inner, width: left[columns], height: top[rows], ...lettering(spec, cell) };
   const element = make("div", {
     class: "grid",
     role: "grid",
@@ -66,17 +78,65 @@ function makeGrid(spec) {
   const few = cell >= LEAST_ELEMENT && rows * columns <= MOST_ELEMENTS;
   const drawn = few ? asElements(element, spec, box) : asDrawing(element, spec, box);
   listen(element, spec, box, drawn);
-  return { element, mark: (selection) => drawn.mark(selection ? spec.marks(selection) : []) };
+  const mark = (selection) => {
+    const marks = selection ? spec.marks(selection) : [];
+    drawn.mark(marks);
+    const [r, c] = marks.find(([, , kind]) => kind === "ring") ?? marks.find(([, , kind]) => kind !== "band") ?? [];
+    if (box.left[c] !== undefined && box.top[r] !== undefined) bringIntoSight(element, box, r, c);
+  };
+  return { element, mark };
 }
 
-/** What the longest text of the grid fits in, or 0: then no cell shows its text. */
-function fontSize({ rows, columns, look }, cell) {
-  if (cell < LEAST_ELEMENT) return 0;
-  let longest = 1;
-  for (let r = 0; r < rows; r++)
-    for (let c = 0; c < columns; c++) longest = Math.max(longest, (look(r, c).text ?? "").length);
-  const size = Math.min(14, cell * 0.48, (cell - 4) / (0.64 * longest));
-  return size < LEAST_TEXT ? 0 : size;
+/** Scroll what is around a grid (not the page) to a cell, unless the grid itself is being pointed at. */
+function bringIntoSight(element, box, r, c) {
+  const around = element.closest(".scroller");
+  if (!around || element.matches(":hover")) return;
+  const nearest = (from, room, at) =>
+    at < from ? Math.max(0, at - box.cell) : at + box.cell > from + room ? at + 2 * box.cell - room : from;
+  const [left, top] = [
+    nearest(around.scrollLeft, around.clientWidth, box.left[c]),
+    nearest(around.scrollTop, around.clientHeight, box.top[r]),
+  ];
+  if (left !== around.scrollLeft || top !== around.scrollTop) around.scrollTo({ left, top, behavior: "instant" });
+}
+
+const widths = new Map();
+
+/** How wide a text is, where the size of letters is 1. */
+function ems(text) {
+  let total = 0;
+  for (const letter of text) {
+    if (!widths.has(letter)) {
+      const context = make("canvas").getContext("2d");
+      context.font = `100px ${getComputedStyle(document.body).fontFamily}`;
+      widths.set(letter, context.measureText(letter).width / 100);
+    }
+    total += widths.get(letter);
+  }
+  return total;
+}
+
+const LEVELS = 3; // how often a text may be given, each time shorter
+
+/** The size in which all texts of a grid fit its cells, the fullest that do so; 0: then no cell shows its text. */
+function lettering({ rows, columns, look }, cell) {
+  if (cell < LEAST_ELEMENT) return { font: 0 };
+  const textAt = ({ texts = [""] }, level) => texts[Math.min(level, texts.length - 1)];
+  const longest = Array(LEVELS).fill(0.5);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      const one = look(r, c);
+      for (let level = 0; level < LEVELS; level++)
+        longest[level] = Math.max(longest[level], ems(textAt(one, level)));
+    }
+  }
+  const most = Math.min(14, Math.max(cell * 0.48, Math.min(LEAST_TEXT, cell * 0.6)));
+  for (let level = 0; level < LEVELS; level++) {
+    const font = Math.min(most, (level ? cell - 2 : cell * 0.82) / longest[level]);
+    const least = level === 0 ? LEAST_TEXT : cell < LEGIBLE ? 9 : 8;
+    if (font >= least) return { font, textOf: (one) => textAt(one, level) };
+  }
+  return { font: 0 };
 }
 
 /** One element for each cell. */
@@ -85,7 +145,8 @@ function asElements(element, spec, box) {
   for (let r = 0; r < spec.rows; r++) {
     const row = make("div", { role: "row", "aria-rowindex": r + 1 });
     for (let c = 0; c < spec.columns; c++) {
-      const { fill, text, ink, class: extra } = spec.look(r, c);
+      const look = spec.look(r, c);
+      const { fill, ink, class: extra } = look;
       const one = document.createElement("div");
       one.className = extra ? `cell ${extra}` : "cell";
       one.setAttribute("role", "gridcell");
@@ -95,7 +156,7 @@ function asElements(element, spec, box) {
       const place = `left:${box.left[c]}px;top:${box.top[r]}px;width:${box.inner}px;height:${box.inner}px`;
       one.style.cssText = `${place};background-color:${fill}`;
       if (ink) one.style.color = ink;
-      if (box.font) one.textContent = text ?? "";
+      if (box.font) one.textContent = box.textOf(look);
       row.append(one);
       cells.push(one);
     }
@@ -127,7 +188,12 @@ function asElements(element, spec, box) {
 /** All cells in one canvas, marks in another above it, and one element that stands for the current cell. */
 function asDrawing(element, spec, box) {
   const [base, above] = [make("canvas"), make("canvas")];
-  const scale = Math.min(window.devicePixelRatio || 1, LARGEST_DRAWING / box.width, LARGEST_DRAWING / box.height);
+  const scale = Math.min(
+    window.devicePixelRatio || 1,
+    LARGEST_DRAWING / box.width,
+    LARGEST_DRAWING / box.height,
+    Math.sqrt(LARGEST_AREA / (box.width * box.height)),
+  );
   const [below, marksOn] = [base, above].map((canvas) => {
     canvas.width = Math.max(1, Math.round(box.width * scale));
     canvas.height = Math.max(1, Math.round(box.height * scale));
@@ -136,12 +202,12 @@ function asDrawing(element, spec, box) {
     return context;
   });
   const font = getComputedStyle(document.body).fontFamily;
-  const paint = (context, r, c, fill, text, ink) => {
+  const paint = (context, r, c, { fill, ink, ...look }) => {
     context.fillStyle = fill;
     context.fillRect(box.left[c], box.top[r], box.inner, box.inner);
-    if (!box.font || !text) return;
+    if (!box.font || !look.texts) return;
     context.fillStyle = ink ?? colour("ink");
-    context.fillText(text, box.left[c] + box.inner / 2, box.top[r] + box.inner / 2);
+    context.fillText(box.textOf(look), box.left[c] + box.inner / 2, box.top[r] + box.inner / 2);
   };
   for (const context of [below, marksOn]) {
     context.font = `${box.font}px ${font}`;
@@ -150,8 +216,7 @@ function asDrawing(element, spec, box) {
   }
   for (let r = 0; r < spec.rows; r++) {
     for (let c = 0; c < spec.columns; c++) {
-      const { fill, text, ink } = spec.look(r, c);
-      if (fill) paint(below, r, c, fill, text, ink);
+      paint(below, r, c, spec.look(r, c));
     }
   }
   const one = make("div", { class: "cell current", role: "gridcell", tabindex: 0, "aria-label": spec.name(0, 0) });
@@ -183,10 +248,10 @@ function asDrawing(element, spec, box) {
 function drawMark(context, spec, box, paint, r, c, kind) {
   if (kind === "band") {
     context.globalAlpha = 0.18;
-    paint(context, r, c, colour("ink"));
+    paint(context, r, c, { fill: colour("ink") });
     context.globalAlpha = 1;
   } else {
-    paint(context, r, c, colour(kind), spec.look(r, c).text, colour(`on-${kind}`));
+    paint(context, r, c, { texts: spec.look(r, c).texts, fill: colour(kind), ink: colour(`on-${kind}`) });
   }
 }
 
@@ -232,6 +297,11 @@ function listen(element, spec, box, drawn) {
   element.addEventListener("keydown", (event) => {
     const at = drawn.cellOf(event.target);
     if (!at || event.altKey || event.metaKey) return;
+    if (event.key === " " || event.key === "Enter") {
+      event.preventDefault(); // the page would scroll
+      spec.point(spec.target(...at), "press");
+      return;
+    }
     const to = moved(at, event, spec);
     if (!to) return;
     event.preventDefault(); // the page would scroll

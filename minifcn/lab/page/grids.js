@@ -13,7 +13,7 @@ function scoresGrid({ axes: [height, width], y }, room) {
     ...room,
     rows: height.input,
     columns: width.input,
-    look: (p, q) => ({ fill: valueFill("score", y[p][q], most), text: short(y[p][q]) }),
+    look: (p, q) => ({ fill: valueFill("score", y[p][q], most), texts: numerals(y[p][q]) }),
     name: (p, q) => `y[${p}, ${q}] = ${written(y[p][q])}`,
     target: (p, q) => ({ kind: "score", p, q }),
     marks: ({ products, ...at }) => [
@@ -36,7 +36,7 @@ function filterGrid({ axes, w }, room, options = {}) {
     columns: across.length,
     look: (r, c) => ({
       fill: fill ? fill(down[r], across[c]) : valueFill("tap", w[down[r]][across[c]], most),
-      text: short(w[down[r]][across[c]]),
+      texts: numerals(w[down[r]][across[c]]),
     }),
     name: (r, c) => `w[${down[r]}, ${across[c]}] = ${written(w[down[r]][across[c]])}`,
     target: (r, c) => ({ kind: "tap", i: down[r], j: across[c] }),
@@ -52,7 +52,7 @@ function filterGrid({ axes, w }, room, options = {}) {
 /** The image, or those of its pixels in rows hs and columns vs; `look` and `name` show something else than values. */
 function imageGrid({ H, W, x }, room, { label = "image x", hs = lab.count(H), vs = lab.count(W), look, name } = {}) {
   const most = largest(x);
-  const value = (h, v) => ({ fill: valueFill("image", x[h][v], most), text: short(x[h][v]) });
+  const value = (h, v) => ({ fill: valueFill("image", x[h][v], most), texts: numerals(x[h][v]) });
   return {
     label,
     ...room,
@@ -83,7 +83,7 @@ function stampsGrid({ axes: [height, width], y, w }, room) {
     columns: width.input * J,
     breakRow: (r) => I > 1 && r % I === 0,
     breakColumn: (c) => J > 1 && c % J === 0,
-    look: (r, c) => ({ fill: valueFill("image", value(term(r, c)), most), text: short(value(term(r, c))) }),
+    look: (r, c) => ({ fill: valueFill("image", value(term(r, c)), most), texts: numerals(value(term(r, c))) }),
     name: (r, c) => {
       const { p, q, i, j } = term(r, c);
       return `y[${p}, ${q}]·w[${i}, ${j}] = ${written(value({ p, q, i, j }))}`;
@@ -114,8 +114,8 @@ function canvasGrid({ axes, y, w, H, W }, room) {
     breakColumn: (c) => c === left || c === left + W,
     look: (r, c) =>
       isImage(r, c)
-        ? { fill: valueFill("image", canvas[r][c], most), text: short(canvas[r][c]) }
-        : { fill: colour("cropped"), ink: colour("muted"), text: short(canvas[r][c]), class: "cropped" },
+        ? { fill: valueFill("image", canvas[r][c], most), texts: numerals(canvas[r][c]) }
+        : { fill: colour("cropped"), ink: colour("muted"), texts: numerals(canvas[r][c]), class: "cropped" },
     name: (r, c) => (isImage(r, c) ? `x[${r - top}, ${c - left}] = ` : "cropped: ") + written(canvas[r][c]),
     target: (r, c) =>
       isImage(r, c)
@@ -165,9 +165,9 @@ function zerosGrid({ axes, y }, room) {
   };
   const most = largest(y);
   const looks = {
-    between: { fill: colour("between"), ink: colour("muted"), text: "0" },
-    around: { fill: colour("around"), ink: colour("muted"), text: "0" },
-    extra: { fill: colour("extra"), ink: colour("muted"), text: "0", class: "extra" },
+    between: { fill: colour("between"), ink: colour("muted"), texts: ["0"] },
+    around: { fill: colour("around"), ink: colour("muted"), texts: ["0"] },
+    extra: { fill: colour("extra"), ink: colour("muted"), texts: ["0"], class: "extra" },
   };
   return {
     kindOf,
@@ -179,9 +179,9 @@ function zerosGrid({ axes, y }, room) {
     breakColumn: (c) => across.at(c) === 0 || across.at(c) === across.size,
     look: (r, c) => {
       const [kind, score] = [kindOf(r, c), scoreAt(r, c)];
-      const text = score ? short(y[score[0]][score[1]]) : "0";
-      if (kind === "cropped") return { fill: colour("cropped"), ink: colour("muted"), text, class: "cropped" };
-      return kind === "score" ? { fill: valueFill("score", y[score[0]][score[1]], most), text } : looks[kind];
+      const texts = score ? numerals(y[score[0]][score[1]]) : ["0"];
+      if (kind === "cropped") return { fill: colour("cropped"), ink: colour("muted"), texts, class: "cropped" };
+      return kind === "score" ? { fill: valueFill("score", y[score[0]][score[1]], most), texts } : looks[kind];
     },
     name: (r, c) => {
       const [kind, score] = [kindOf(r, c), scoreAt(r, c)];
@@ -257,15 +257,15 @@ function matrixGrid({ axes: [height, width], y, w, x, W }, room, { transposed, f
       if (row < 0 && column < 0) return { fill: "transparent" };
       if (row < 0) {
         const [h, v] = pixel(column);
-        return { fill: valueFill("image", x[h][v], mostX), text: short(x[h][v]) };
+        return { fill: valueFill("image", x[h][v], mostX), texts: numerals(x[h][v]) };
       }
       if (column < 0) {
         const [p, q] = score(row);
-        return { fill: valueFill("score", y[p][q], mostY), text: short(y[p][q]) };
+        return { fill: valueFill("score", y[p][q], mostY), texts: numerals(y[p][q]) };
       }
       const tap = tapAt(row, column);
-      if (!tap) return { fill: colour("between"), ink: colour("muted"), text: "0" };
-      return { fill: tint(tap[0], height.kernel, tap[1], width.kernel), text: short(w[tap[0]][tap[1]]) };
+      if (!tap) return { fill: colour("between"), ink: colour("muted"), texts: ["0"] };
+      return { fill: tint(tap[0], height.kernel, tap[1], width.kernel), texts: numerals(w[tap[0]][tap[1]]) };
     },
     name: (r, c) => {
       const [row, column] = at(r, c);
@@ -307,14 +307,14 @@ function matrixGrid({ axes: [height, width], y, w, x, W }, room, { transposed, f
 }
 
 /** s × s cells, one for each pair of phases; pointing at one selects a pixel of it. */
-function phasesGrid({ axes: [height, width], H, W }, room, { label, text, fill, name }) {
+function phasesGrid({ axes: [height, width], H, W }, room, { label, texts, fill, name }) {
   const [down, across] = [lab.phases(height), lab.phases(width)];
   return {
     label,
     ...room,
     rows: height.stride,
     columns: width.stride,
-    look: (a, b) => ({ fill: fill(a, b), text: text(a, b) }),
+    look: (a, b) => ({ fill: fill(a, b), texts: texts(a, b) }),
     name: (a, b) => `phase (${a}, ${b}): ${name(a, b)}`,
     target: (a, b) => {
       const middle = (rows) => rows[Math.floor((rows.length - 1) / 2)];

@@ -43,11 +43,34 @@ const factor = (value) => (value < 0 ? `(${written(value)})` : written(value));
 /** For a cell: about three digits. */
 function short(value) {
   const size = Math.abs(value);
+  if (size < 0.01) return lab.signed(Number(value.toPrecision(2)));
   return lab.signed(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2)));
 }
 
+/** For a small cell: two digits (of whole numbers three or four), and four characters at most. */
+function brief(value) {
+  const size = Math.abs(value);
+  if (size >= (value < 0 ? 999.5 : 9999.5) || (size > 0 && size < 0.005))
+    return lab.signed(value.toExponential(0).replace("+", ""));
+  const text = String(Number(value.toFixed(size >= 9.95 ? 0 : size >= 0.995 ? 1 : 2)));
+  return lab.signed(text.replace("0.", "."));
+}
+
+/** What a cell can show of a value: the first that fits. */
+const numerals = (value) => [
+  short(value),
+  brief(value),
+  value !== 0 && Math.abs(value) < 0.005 ? "≈0" : brief(value),
+];
+
 const plural = (n, one, many = `${one}s`) => `${n === 0 ? "no" : n.toLocaleString("en")} ${n === 1 ? one : many}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+const MANY = 12;
+
+/** The parts of a sentence; of many the first ones, and how many they are. */
+const listed = (parts, between, noun) =>
+  (parts.length > MANY ? [...parts.slice(0, MANY / 2), `… (${plural(parts.length, noun)})`] : parts).join(between);
 
 // ---- a selection in words -----------------------------------------------------------------------------------------
 
@@ -68,26 +91,26 @@ function pixelInWords({ axes, x, y, w }, h, v, products) {
     const hole = axes.some((axis, k) => !lab.phases(axis)[lab.phaseOf(axis, [h, v][k])].taps.length);
     return [`${name} = 0`, hole ? "No tap reaches pixels of this phase: a hole." : "No stamp reaches this pixel."];
   }
-  const symbols = products.map(({ p, q, i, j }) => `y[${p},${q}]·w[${i},${j}]`).join(" + ");
-  const numbers = products.map(({ p, q, i, j }) => `${factor(y[p][q])}·${factor(w[i][j])}`).join(" + ");
+  const symbols = products.map(({ p, q, i, j }) => `y[${p},${q}]·w[${i},${j}]`);
+  const numbers = products.map(({ p, q, i, j }) => `${factor(y[p][q])}·${factor(w[i][j])}`);
   const values = [x[h][v], ...products.flatMap(({ p, q, i, j }) => [y[p][q], w[i][j]])];
   const equals = values.some(isRounded) ? "≈" : "=";
   return [
     `${name} ${equals} ${written(x[h][v])}`,
-    `= ${symbols}`,
-    `${equals} ${numbers} ${equals} ${written(x[h][v])}`,
+    `= ${listed(symbols, " + ", "product")}`,
+    `${equals} ${listed(numbers, " + ", "product")} ${equals} ${written(x[h][v])}`,
   ];
 }
 
 function scoreInWords({ y, w }, p, q, products) {
   const landed = products.filter(({ inside }) => inside);
   const cropped = products.length - landed.length;
-  const where = landed.map(({ i, j, h, v }) => `x[${h},${v}] gets ${factor(y[p][q])}·${factor(w[i][j])}`).join("; ");
+  const gets = landed.map(({ i, j, h, v }) => `x[${h},${v}] gets ${factor(y[p][q])}·${factor(w[i][j])}`);
   const lost = cropped ? `; ${plural(cropped, "product")} of it ${cropped === 1 ? "is" : "are"} cropped` : "";
   return [
     `y[${p}, ${q}] = ${written(y[p][q])}`,
     `It reaches ${plural(landed.length, "pixel")}${lost}.`,
-    ...(where ? [`${where}.`] : []),
+    ...(landed.length ? [`${listed(gets, "; ", "pixel")}.`] : []),
   ];
 }
 

@@ -9,6 +9,7 @@ const NAMES = {
   scores: { numbers: "whole numbers", ones: "ones", ramp: "ramp", impulse: "one impulse", given: "the given ones" },
 };
 const GIVEN = { weights: given.weights.values, scores: given.scores.values }; // null: none beside the page's own
+const SIZE_OF = { weights: "kernel", scores: "input" };
 
 // ---- what is chosen -----------------------------------------------------------------------------------------------
 
@@ -21,10 +22,24 @@ function initialState() {
     scores: given.scores.choice,
     view: "scatter",
     transposed: false,
+    instead: [], // of weights and scores: those that stand in for given ones, which did not fit
   };
 }
 
 let state = initialState();
+let notices = []; // sentences about what was just set, and is not shown as it was asked for
+
+const sizeOf = (values) => `${values.length} × ${values[0].length}`;
+const fits = (key, { config }) => String([GIVEN[key].length, GIVEN[key][0].length]) === String(config[SIZE_OF[key]]);
+
+/** The state with whole numbers instead of given ones that do not fit; who wants those back selects them. */
+function fitted(next) {
+  for (const key of ["weights", "scores"]) {
+    if (next[key] !== "given" || fits(key, next)) continue;
+    next = { ...next, [key]: "numbers", instead: [...next.instead, key] };
+  }
+  return next;
+}
 
 /** The state as text that can be shared: "input=5x5&kernel=3&…". */
 function toHash({ config, separate, weights, scores, view }) {
@@ -32,27 +47,56 @@ function toHash({ config, separate, weights, scores, view }) {
   return `#${[...words, `weights=${weights}`, `scores=${scores}`, `view=${view}`].join("&")}`;
 }
 
-/** The state that such a text stands for; whatever it lacks or cannot mean stays as the page began. */
+/** One or two numbers as they are read: "3" and "3 × 4". */
+const asRead = (pair) => (pair[0] === pair[1] ? pair[0] : pair.join(" × "));
+
+/** [the state that a text stands for, sentences about what of it cannot be]; what it lacks is as the page began. */
 function fromHash(hash) {
   const next = initialState();
+  const missed = [];
   const words = new URLSearchParams(hash.replace(/^#/, ""));
-  if (![...words.keys()].some((key) => lab.SETTINGS.includes(key))) return next;
+  const quoted = (text) => (text.length > 20 ? `${text.slice(0, 20)}…` : text);
+  if (![...words.keys()].some((key) => lab.SETTINGS.includes(key))) {
+    return [next, hash.length > 1 ? [`“${quoted(hash.slice(1))}” names no layer: this is the first one.`] : []];
+  }
   next.separate = false;
   next.config = { ...next.config };
-  for (const key of lab.SETTINGS) {
-    const match = /^(\d{1,3})(?:x(\d{1,3}))?$/.exec(words.get(key) ?? "");
-    if (!match) continue;
+  for (const key of lab.SETTINGS.filter((key) => words.has(key))) {
+    const match = /^(-?\d{1,9})(?:x(-?\d{1,9}))?$/.exec(words.get(key));
+    if (!match) {
+      missed.push(`${key} “${quoted(words.get(key))}” is no size: ${asRead(next.config[key])} is shown.`);
+      continue;
+    }
     const [least, most] = given.ranges[key];
-    next.config[key] = [match[1], match[2] ?? match[1]].map((text) => Math.max(least, Math.min(most, Number(text))));
+    const meant = [match[1], match[2] ?? match[1]].map(Number);
+    next.config[key] = meant.map((value) => Math.max(least, Math.min(most, value)));
     next.separate ||= match[2] !== undefined;
+    if (String(meant) !== String(next.config[key])) {
+      missed.push(`${key} ${lab.signed(asRead(meant))} is out of range: ${asRead(next.config[key])} is shown.`);
+    }
   }
   next.separate ||= lab.SETTINGS.some((key) => next.config[key][0] !== next.config[key][1]);
-  for (const key of ["weights", "scores"]) {
+  for (const [key, known] of Object.entries({ ...NAMES, view: VIEWS })) {
     const value = words.get(key);
-    if (Object.hasOwn(NAMES[key], value) && (value !== "given" || GIVEN[key])) next[key] = value;
+    if (value === null) continue;
+    if (Object.hasOwn(known, value) && (value !== "given" || GIVEN[key])) next[key] = value;
+    else missed.push(`The page has no ${key} “${quoted(value)}”.`);
   }
-  if (Object.hasOwn(VIEWS, words.get("view"))) next.view = words.get("view");
-  return next;
+  return [fitted(next), missed];
+}
+
+/** Show the layer of the address, and correct the address where it is none. */
+function load() {
+  clearTimeout(waiting);
+  [state, notices] = fromHash(location.hash);
+  if (notices.length || state.instead.length) {
+    try {
+      history.replaceState(null, "", toHash(state));
+    } catch {
+      // as in remember
+    }
+  }
+  drawAll();
 }
 
 let waiting = 0;
@@ -92,9 +136,12 @@ function buildControls() {
   }
   for (const key of ["weights", "scores"]) {
     for (const [value, text] of Object.entries(NAMES[key])) {
-      if (value !== "given" || GIVEN[key]) $(key).append(make("option", { value }, text));
+      if (value !== "given") $(key).append(make("option", { value }, text));
+      else if (GIVEN[key]) $(key).append(make("option", { value }, `${text} (${sizeOf(GIVEN[key])})`));
     }
-    $(key).addEventListener("change", () => change({ [key]: $(key).value }));
+    $(key).addEventListener("change", () =>
+      change({ [key]: $(key).value, instead: state.instead.filter((other) => other !== key) }),
+    );
   }
   $("separate").addEventListener("change", () => {
     const separate = $("separate").checked;
@@ -133,7 +180,10 @@ function showControls() {
     });
   }
   $("separate").checked = separate;
-  for (const key of ["weights", "scores"]) $(key).value = state[key];
+  for (const key of ["weights", "scores"]) {
+    $(key).value = state[key];
+    if (GIVEN[key]) $(key).querySelector("[value=given]").disabled = !fits(key, state);
+  }
   for (const tab of $("tabs").children) {
     const chosen = tab.dataset.view === state.view;
     tab.setAttribute("aria-selected", chosen);
@@ -166,7 +216,10 @@ const selected = { hovered: null, pinned: null, untouched: true };
 
 function point(target, how) {
   if (how === "hover") selected.hovered = target;
-  else [selected.pinned, selected.untouched] = [target, false];
+  else {
+    const again = how === "press" && JSON.stringify(target) === JSON.stringify(selected.pinned); // which lets go
+    [selected.pinned, selected.untouched] = [again ? null : target, false];
+  }
   showSelection();
 }
 
@@ -185,36 +238,45 @@ function showSelection() {
   for (const { mark } of grids) mark(linked);
   const lines = linked
     ? sentences(scene, linked).map((text, k) => make("p", { class: k ? "" : "head" }, text))
-    : [make("p", {}, "Point at a cell, of any grid on this page.")];
+    : [make("p", {}, ...byPointer("Point at", "Tap"), " a cell, of any grid on this page.")];
   $("sum").replaceChildren(...lines);
+  // room once taken is kept: what is pointed at must not move away because a longer text is shown
+  $("sum").style.setProperty("--taken", `${$("sum").offsetHeight}px`);
 }
+
+/** Words for a mouse and for a finger, of which one is shown. */
+const byPointer = (mouse, finger) => [
+  make("span", { class: "mouse" }, mouse),
+  make("span", { class: "finger" }, finger),
+];
 
 // ---- drawing ------------------------------------------------------------------------------------------------------
 
-/** The values that a choice stands for; the given ones only while they fit. */
-function valuesOf(key, rows, columns) {
-  const [choice, mine] = [state[key], GIVEN[key]];
-  if (choice !== "given") return lab[key.toUpperCase()][choice](rows, columns);
-  return mine.length === rows && mine[0].length === columns ? mine : lab[key.toUpperCase()].numbers(rows, columns);
+/** The values that a choice stands for. */
+const valuesOf = (key, { [key]: choice, config }) =>
+  choice === "given" ? GIVEN[key] : lab[key.toUpperCase()][choice](...config[SIZE_OF[key]]);
+
+/** The layer's (O, C), as long as it is the given one. */
+const channels = ({ weights }) => (GIVEN.weights && weights !== "given" ? [1, 1] : given.channels);
+
+/** What is not shown, although it was given or asked for. */
+function unshown() {
+  const replaced = state.instead.map((key) =>
+    fits(key, state)
+      ? `The given ${key} fit again: choose them in the list.`
+      : `The given ${key} are ${sizeOf(GIVEN[key])}; whole numbers are shown instead.`,
+  );
+  const [o, c] = channels(state);
+  const first = o * c > 1 ? [`Of ${plural(o, "channel")} in and ${c} out, the first of each is shown.`] : [];
+  return [...notices, ...replaced, ...first].join(" ");
 }
 
-/** What of the given values is not shown, if anything. */
-function unfit() {
-  const misses = (key, [rows, columns]) =>
-    state[key] === "given" && (GIVEN[key].length !== rows || GIVEN[key][0].length !== columns)
-      ? [`The given ${key} are ${GIVEN[key].length} × ${GIVEN[key][0].length}; whole numbers are shown instead.`]
-      : [];
-  const [o, c] = given.channels;
-  const channels = o * c > 1 ? [`Of ${plural(o, "channel")} in and ${c} out, the first of each is shown.`] : [];
-  return [...misses("weights", state.config.kernel), ...misses("scores", state.config.input), ...channels].join(" ");
-}
-
-function makeScene() {
-  const { config } = state;
+function makeScene(chosen) {
+  const { config, weights } = chosen;
   const axes = lab.axesOf(config);
   const [H, W] = axes.map(lab.outputSize);
-  const [y, w] = [valuesOf("scores", ...config.input), valuesOf("weights", ...config.kernel)];
-  return { config, axes, H, W, y, w, x: lab.scatter(y, w, axes) };
+  const [y, w] = [valuesOf("scores", chosen), valuesOf("weights", chosen)];
+  return { config, weights, channels: channels(chosen), axes, H, W, y, w, x: lab.scatter(y, w, axes) };
 }
 
 function draw(spec) {
@@ -238,16 +300,23 @@ function firstSelection() {
   return { kind: "image", h, v };
 }
 
+const MOST_SCROLLED = 1600; // cells
+const SCROLL_BAR = 12; // pixels
+
 const roomOf = (element) => Math.max(240, element.clientWidth);
 
 function drawBoard() {
   const [, width] = scene.axes;
-  const room = roomOf($("board-image"));
+  const room = roomOf($("board-image").parentElement);
   const filterWidth = Math.min(Math.round(room * 0.33), 34 * width.kernel);
-  const tall = Math.max(220, Math.min(430, innerHeight - 430)); // on a usual screen all of the board is in sight
+  const tall = Math.max(220, Math.min(430, innerHeight - 416)); // on a usual screen all of the board is in sight
   $("board-scores").replaceChildren(draw(scoresGrid(scene, { width: room - filterWidth - 32, height: 190 })));
   $("board-filter").replaceChildren(draw(filterGrid(scene, { width: filterWidth, height: 190 })));
-  $("board-image").replaceChildren(draw(imageGrid(scene, { width: room, height: tall })));
+  // an image that is not very large is scrolled rather than shown without its numbers
+  const least = scene.H * scene.W <= MOST_SCROLLED && !isPrinted() ? LEGIBLE : 2;
+  const bar = scene.H * least > tall ? SCROLL_BAR : 0;
+  $("board-image").style.maxHeight = isPrinted() ? "" : `${tall + 2 * SCROLL_BAR}px`;
+  $("board-image").replaceChildren(draw(imageGrid(scene, { width: room - bar, height: tall, least })));
 }
 
 function drawView() {
@@ -262,31 +331,41 @@ function drawView() {
   if (held) $("view").querySelector("input:checked").focus();
 }
 
+/** Why there is no such layer, along both axes where they are linked. */
+const wordsOf = ({ reason }) =>
+  state.separate
+    ? reason
+    : reason
+        .replace("along the height", "along height and width")
+        .replace("output's height", "output's height and width");
+
+/** Everything anew. While the setting is no layer, the last one that was stays in sight, but out of use. */
 function drawAll() {
   showControls();
-  $("unfit").textContent = unfit();
+  $("notice").textContent = unshown();
   const error = lab.fault(state.config);
   document.body.classList.toggle("invalid", Boolean(error));
+  document.querySelector("main").inert = Boolean(error);
   $("problem").hidden = !error;
-  $("reason").textContent = error ? `There is no such layer: ${error.reason}.` : "";
-  scene = error ? null : makeScene();
+  $("reason").textContent = error ? `There is no such layer: ${wordsOf(error)}.` : "";
+  if (!error) scene = makeScene(state);
+  else scene ??= makeScene({ ...state, config: error.nearest });
+  if (selected.pinned && !stillThere(scene.axes, selected.pinned))
+    Object.assign(selected, { pinned: null, untouched: true });
+  if (selected.untouched) selected.pinned = firstSelection();
+  const times = ([a, b]) => make("b", {}, `${a} × ${b}`);
+  $("sizes").replaceChildren(times(scene.config.input), " scores become an image of ", times([scene.H, scene.W]));
+  $("formulas").replaceChildren(formulaLines(scene));
   grids = [];
-  if (!error) {
-    if (selected.pinned && !stillThere(scene.axes, selected.pinned))
-      Object.assign(selected, { pinned: null, untouched: true });
-    if (selected.untouched) selected.pinned = firstSelection();
-    const times = ([a, b]) => make("b", {}, `${a} × ${b}`);
-    $("sizes").replaceChildren(times(state.config.input), " scores become an image of ", times([scene.H, scene.W]));
-    $("formulas").replaceChildren(formulaLines(scene));
-    drawBoard();
-    drawView();
-    $("overlap").replaceChildren(...overlapSection(scene, { width: roomOf($("overlap")) }, draw));
-    $("matching").replaceChildren(...matchingSection(scene));
-    $("pytorch").replaceChildren(...whole(lab.pytorchLine(state.config, given.channels)));
-    $("command").replaceChildren(...whole(lab.commandLine(state.config, state.weights)));
-    checkAgreement();
-  }
+  drawBoard();
+  drawView();
+  $("overlap").replaceChildren(...overlapSection(scene, { width: roomOf($("overlap")) }, draw));
+  $("matching").replaceChildren(...matchingSection(scene));
+  $("pytorch").replaceChildren(...whole(lab.pytorchLine(scene.config, scene.channels)));
+  $("command").replaceChildren(...whole(lab.commandLine(scene.config, scene.weights)));
+  checkAgreement();
   selected.hovered = null;
+  $("sum").style.removeProperty("--taken");
   showSelection();
 }
 
@@ -321,7 +400,8 @@ function checkAgreement() {
 }
 
 function change(part) {
-  state = { ...state, ...part };
+  state = fitted({ ...state, ...part });
+  notices = [];
   drawAll();
   remember();
 }
@@ -329,11 +409,37 @@ function change(part) {
 // ---- colours, copying, and the beginning --------------------------------------------------------------------------
 
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+const paper = matchMedia("print");
+const THEME = "minifcn.lab.theme";
+
+/** What `action` returns, or undefined where the browser keeps nothing, as for some files and in private windows. */
+function ifAllowed(action) {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
+}
+
+function recallTheme() {
+  const kept = ifAllowed(() => localStorage.getItem(THEME));
+  for (const input of document.querySelectorAll("input[name=theme]")) if (input.value === kept) input.checked = true;
+}
+
+const chosenTheme = () => document.querySelector("input[name=theme]:checked").value;
 
 function applyTheme() {
-  const chosen = document.querySelector("input[name=theme]:checked").value;
-  document.documentElement.dataset.theme = chosen === "auto" ? (systemIsDark.matches ? "dark" : "light") : chosen;
+  const [chosen, root] = [chosenTheme(), document.documentElement];
+  root.dataset.theme = isPrinted() ? "light" : chosen === "auto" ? (systemIsDark.matches ? "dark" : "light") : chosen;
   forgetColours();
+}
+
+/** Paper is white, and narrower than most screens. */
+function layOut(printed) {
+  if (printed === isPrinted()) return;
+  document.documentElement.classList.toggle("printing", printed);
+  applyTheme();
+  drawAll();
 }
 
 /** Copy the text of an element; where the browser does not allow it, select it, so that the keys for copying do. */
@@ -341,30 +447,48 @@ async function copy(id) {
   getSelection().selectAllChildren($(id));
   try {
     await navigator.clipboard.writeText($(id).textContent);
-    return "Copied.";
+    return true;
   } catch {
-    return document.execCommand("copy") ? "Copied." : "Selected: press Ctrl + C, or ⌘ + C, to copy.";
+    return document.execCommand("copy");
   }
 }
 
+let restoring = 0;
+
+/** Copy what a button is for, and say so: on the button for a moment, and to screen readers. */
+async function copyBy(button) {
+  const copied = await copy(button.dataset.copy);
+  clearTimeout(restoring);
+  for (const other of document.querySelectorAll("[data-copy]")) other.textContent = "Copy";
+  button.textContent = copied ? "Copied." : "Press Ctrl + C";
+  $("copied").textContent = copied ? "Copied." : "Selected: press Ctrl + C, or ⌘ + C, to copy.";
+  restoring = setTimeout(() => {
+    button.textContent = "Copy";
+    $("copied").textContent = "";
+  }, 3000);
+}
+
+recallTheme();
 applyTheme();
 buildControls();
 buildTabs();
-state = fromHash(location.hash);
-drawAll();
+load();
 
 systemIsDark.addEventListener("change", () => {
   applyTheme();
   drawAll();
 });
 $("theme").addEventListener("change", () => {
+  ifAllowed(() => localStorage.setItem(THEME, chosenTheme()));
   applyTheme();
   drawAll();
 });
+paper.addEventListener("change", () => layOut(paper.matches));
+addEventListener("beforeprint", () => layOut(true));
+addEventListener("afterprint", () => layOut(false));
+byTouch.addEventListener("change", drawAll);
 for (const button of document.querySelectorAll("[data-copy]")) {
-  button.addEventListener("click", async () => {
-    $("copied").textContent = await copy(button.dataset.copy);
-  });
+  button.addEventListener("click", () => copyBy(button));
 }
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address after # is the layer's
@@ -373,13 +497,17 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 document.addEventListener("keydown", ({ key }) => {
   if (key === "Escape") letGo();
 });
-addEventListener("popstate", () => {
-  clearTimeout(waiting);
-  state = fromHash(location.hash);
-  drawAll();
-});
+addEventListener("popstate", load);
+/** The board stays in sight while the page is scrolled; if it is taller than the window, its lower end does. */
+function placeBoard() {
+  $("board").style.setProperty("--from", `${Math.min(12, innerHeight - $("board").offsetHeight - 12)}px`);
+  document.documentElement.style.setProperty("--bar", `${$("sum").offsetHeight}px`);
+}
+const observer = new ResizeObserver(placeBoard);
+for (const id of ["board", "sum"]) observer.observe($(id));
 let drawnAt = innerWidth;
 addEventListener("resize", () => {
+  placeBoard();
   if (innerWidth === drawnAt) return; // only a phone's address bar, which comes and goes
   drawnAt = innerWidth;
   drawAll();

@@ -6,7 +6,8 @@
 function formulaLines({ axes }) {
   const say = (axis) => {
     const { number, title, rule, remark } = lab.relationship(axis);
-    return `Relationship ${number}, ${title}: ${rule}${remark ? `; ${remark}` : ""}.`;
+    const which = number === null ? "Relationship" : `Relationship ${number},`;
+    return `${which} ${title}: ${rule}${remark ? `; ${remark}` : ""}.`;
   };
   const equal = lab.formula(axes[0]) === lab.formula(axes[1]);
   const lines = (equal ? axes.slice(0, 1) : axes).flatMap((axis) => [
@@ -43,7 +44,7 @@ function overlapSection(scene, room, draw) {
     { width: isWide(room) ? room.width - 290 : room.width, height: 400 },
     {
       label: "products in each pixel",
-      look: (h, v) => ({ fill: heatFill(counts[h][v], most), text: String(counts[h][v]) }),
+      look: (h, v) => ({ fill: heatFill(counts[h][v], most), texts: [String(counts[h][v])] }),
       name: (h, v) => plural(counts[h][v], "product"),
     },
   );
@@ -51,13 +52,13 @@ function overlapSection(scene, room, draw) {
   const products = phasesGrid(scene, small, {
     label: "products by phase",
     fill: (a, b) => heatFill(perPhase[a][b], mostTaps),
-    text: (a, b) => String(perPhase[a][b]),
+    texts: (a, b) => [String(perPhase[a][b])],
     name: (a, b) => plural(perPhase[a][b], "product"),
   });
   const weights = phasesGrid(scene, small, {
     label: "sum of weights by phase",
     fill: (a, b) => valueFill("tap", sums[a][b], mostSum),
-    text: (a, b) => short(sums[a][b]),
+    texts: (a, b) => numerals(sums[a][b]),
     name: (a, b) => `sum ${written(sums[a][b])}`,
   });
   return [
@@ -104,7 +105,7 @@ function matchingSizes(axis) {
 const matchingSection = ({ axes }) => [
   prose(`A convolution of stride *s* rounds down: it cannot tell apart up to *s* sizes of its input. Going back, the
     transposed convolution has to be told which of them to return. That is all that output_padding does. It does not
-    pad: it crops less, at the end of each axis. Only beyond the last stamp, where there is nothing to crop, are its rows
-    and columns 0.`),
+    pad: it crops less, at the end of each axis. Only beyond the last stamp, where there is nothing to crop, are its
+    rows and columns 0.`),
   ...perAxis(axes, matchingSizes),
 ];

@@ -54,7 +54,7 @@ function scatterView(scene, room, draw) {
     figures(
       figure(
         "The stamp of each score: y[p, q] times the filter",
-        draw(stampsGrid(scene, { width: room.width, height: 460, most: 23 })),
+        draw(stampsGrid(scene, { width: room.width, height: 460, most: 24 })),
       ),
       figure(
         "All stamps put down and added up",
@@ -162,7 +162,8 @@ function matrixView(scene, room, draw, { transposed, transpose, follow }) {
       ? ["Cᵀ: a row for each pixel, a column for each score", "rows"]
       : ["C: a row for each score, a column for each pixel", "columns"];
     const part = rows === 1 ? `row ${from}` : `rows ${from} to ${from + rows - 1}`;
-    const cap = `It has too many ${which}: shown is ${part} of the image’s ${H}, around the selected pixel.`;
+    const shown = `${part} of the image’s ${H} ${rows === 1 ? "is" : "are"} shown`;
+    const cap = `It has too many ${which}: ${shown}, around the selected pixel.`;
     matrix.replaceChildren(
       figure(
         `${what} (${scores}, ${pixels}). ${rows < H ? cap : ""}`,
@@ -268,7 +269,7 @@ function phasesView(scene, room, draw, { follow }) {
     { width: isWide(room) ? room.width - 300 : room.width, height: 400 },
     {
       label: "image x, coloured by phase",
-      look: (h, v) => ({ fill: fill(...ofPixel(h, v)), text: short(scene.x[h][v]) }),
+      look: (h, v) => ({ fill: fill(...ofPixel(h, v)), texts: numerals(scene.x[h][v]) }),
       name: (h, v) => `${written(scene.x[h][v])}, phase (${ofPixel(h, v).join(", ")})`,
     },
   );
@@ -278,7 +279,7 @@ function phasesView(scene, room, draw, { follow }) {
     {
       label: "taps in each phase",
       fill,
-      text: (a, b) => `${down[a].taps.length}·${across[b].taps.length}`,
+      texts: (a, b) => [`${down[a].taps.length}·${across[b].taps.length}`],
       name: (a, b) => plural(down[a].taps.length * across[b].taps.length, "tap"),
     },
   );
