@@ -61,7 +61,8 @@ def verdict(right):
 
 constant, ramp = np.ones((6, 6)), np.tile(np.arange(6.0), (6, 1))  # a ramp that rises by 1 from column to column
 inside = slice(1, -1)  # the outermost pixels miss a score, so even the right filter is dark there
-print("\nThree filters for ×2 with stride 2 and padding 1, and three tests of whether they interpolate (✗: no):")
+print("\nThree filters for ×2 with stride 2 and padding 1: the bilinear one, one that a tutorial prints, and what the")
+print("tutorial's own formula gives. And three tests of whether they interpolate (✗: no):")
 print(f"{'':<13}{'along each axis':<24}{'sum = 4':<12}{'constant 1 → 1':<18}ramp → steps of ½ and ½")
 for name, kernel in filters.items():
     axis = kernel[1] / np.sqrt(kernel[1, 1])  # kernel = outer(axis, axis)

@@ -248,6 +248,14 @@ def test_an_animation_loops_holds_its_last_frame_and_names_the_layer(tmp_path):
     assert comment == "torch.nn.Conv2d(1, 1, kernel_size=3, stride=2, padding=1, dilation=1, bias=False)"
 
 
+@pytest.mark.parametrize(("size", "each"), [(5, 400), (10, 240)])  # 25 frames, and 100 of them within 24 s
+def test_long_animations_are_faster(tmp_path, size, each):
+    geom = layer(size, 1)
+    animate(tmp_path / "film.gif", whole_numbers(geom.y_shape), whole_numbers(geom.w_shape), geom)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert (film.n_frames, film.info["duration"]) == (size**2, each)
+
+
 def at_most(a, b, difference=3):
     return max(abs(int(p) - q) for p, q in zip(a, b, strict=True)) <= difference
 

@@ -36,6 +36,7 @@ from minifcn.lab.pictures.sliding import Kind
 from minifcn.training.files import replacing
 
 _MOST_FRAMES = 400
+_LENGTH_MS = 24_000  # of all frames, unless the caller says how long one is
 _MOST_PIXELS = 300_000_000  # of all frames: while it writes, Pillow holds a byte for each
 _CELL = 44  # pixels, at most
 
@@ -46,7 +47,7 @@ def animate(
     w: Numbers,
     geom: ConvGeometry,
     kind: Kind = "tconv",
-    frame_ms: int = 400,
+    frame_ms: int | None = None,
 ) -> None:
     """y (N,O,P,Q) → x (N,C,H,W), or x → y: a GIF of the filter (O,C,I,J) sliding, a frame for each output; atomically.
 
@@ -60,7 +61,8 @@ def animate(
         geom: of the pair (`arithmetic.layer`, `arithmetic.layer_to`).
         kind: "tconv", drawn as the convolution of stride 1 over scores with zeros between and around them; or "conv",
             over the padded image, with its stride.
-        frame_ms: milliseconds per frame, at least 20.
+        frame_ms: milliseconds per frame, at least 20. By default 400, and less where all frames would take more than
+            24 s.
 
     Raises:
         ValueError: as for `picture`; frames that are too short.
@@ -76,11 +78,12 @@ def animate(
     ...         film.n_frames
     9
     """
-    if frame_ms < 20:
+    if frame_ms is not None and frame_ms < 20:
         raise ValueError(
             f"animate: frame_ms is {frame_ms}; at least 20 is needed, as browsers do not show shorter ones"
         )
     stage = _Stage.of(Scene.of("animate", np.asarray(input), np.asarray(w), geom, kind))
+    frame_ms = min(400, _LENGTH_MS // len(stage.shown)) if frame_ms is None else frame_ms
     durations = [frame_ms] * (len(stage.shown) - 1) + [max(5 * frame_ms, 1500)]
     frames = stage.frames()
     with replacing(path) as draft:
