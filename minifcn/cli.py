@@ -324,12 +324,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="name of a network; without one, all names are listed"
     )
-    parser.add_argument("--size", type=_reader(parse_size), default=(360, 480), metavar="HxW", help="(360x480)")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
-    parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
-    parser.add_argument(
-        "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
-    )
+    _add_network(parser, (360, 480))
     parser.add_argument(
         "--memory",
         action=argparse.BooleanOptionalAction,
@@ -428,12 +423,7 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name of a network; `minifcn info` lists them")
-    parser.add_argument("--size", type=_reader(parse_size), default=(120, 160), metavar="HxW", help="(120x160)")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
-    parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
-    parser.add_argument(
-        "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
-    )
+    _add_network(parser, (120, 160))
     parser.add_argument(
         "--backward",
         action=argparse.BooleanOptionalAction,
@@ -633,6 +623,19 @@ def _parser() -> argparse.ArgumentParser:
         "tconv", _tconv, _add_tconv, "explain one transposed convolution: sizes, matrix, ways to compute it, pictures"
     )
     return parser
+
+
+def _add_network(parser: argparse.ArgumentParser, size: tuple[int, int]) -> None:
+    """How large a network is, and what it is given."""
+    height, width = size
+    parser.add_argument(
+        "--size", type=_reader(parse_size), default=size, metavar="HxW", help=f"of the images ({height}x{width})"
+    )
+    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
+    parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
+    parser.add_argument(
+        "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ from minifcn.geometry import (
 )
 from minifcn.lab.alignment_report import explain, number
 from minifcn.lab.field import receptive_field, window
-from minifcn.models.fcn import IMAGE, Fusion, Layer
+from minifcn.models.fcn import IMAGE, Fusion, Layer, coord_maps
 
 OP = "align"
 SIZES = range(1, 2001)
@@ -149,11 +149,8 @@ def align(model: nn.Module, size: int | Pair = (360, 480), sizes: range = SIZES)
         fits.append(found[1])
     stages = [Stage(IMAGE, CoordMap(), (1, 1), (height, width))]
     before: list[Layer] = []
-    at = CoordMap()
-    for name, added in layers.items():
-        before += added
-        for layer in added:
-            at = layer.coord_map(at)
+    for name, at in coord_maps(layers).items():
+        before += layers[name]
         stages.append(Stage(name, at, receptive_field(before).size, (cells[0][name], cells[1][name])))
     return Alignment(
         (height, width),

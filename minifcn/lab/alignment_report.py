@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minifcn import nn
 from minifcn.geometry import AxisMap, CoordMap, Pair
+from minifcn.lab.words import wrapped
 from minifcn.models.fcn import IMAGE, Fusion
 
 if TYPE_CHECKING:  # alignment.py imports this file
     from minifcn.lab.alignment import Alignment, Exact, Fit, Stage
 
 LINE = 100  # characters
+_paragraph = partial(wrapped, width=LINE)
 SHOWN = 5  # misfits
 
 
@@ -304,12 +305,6 @@ def _once(values: Iterable[object]) -> str:
 
 def _by(values: Iterable[int]) -> str:
     return " × ".join(map(str, values))
-
-
-def _paragraph(text: str) -> list[str]:
-    """Lines that do not break within a formula."""
-    glued = re.sub(r" ([−+=×]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(glued, LINE)]
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -37,7 +37,7 @@ Layer = nn.Conv2d | nn.MaxPool2d
 
 
 class Backbone(Protocol):
-    """What FCN asks of a backbone: named stages at 1/2, 1/4, 1/8, 1/16 and 1/32, and where their cells lie."""
+    """What FCN asks of a backbone: named stages at 1/2, 1/4, 1/8, 1/16 and 1/32, and the layers to them."""
 
     channels: dict[str, int]
 
@@ -45,7 +45,15 @@ class Backbone(Protocol):
 
     def layers(self) -> dict[str, list[Layer]]: ...
 
-    def coord_maps(self) -> dict[str, CoordMap]: ...
+
+def coord_maps(layers: dict[str, list[Layer]]) -> dict[str, CoordMap]:
+    """Where each stage's cells lie in the image, after the layers that lead to it from the stage before."""
+    at, maps = CoordMap(), {}
+    for stage, added in layers.items():
+        for layer in added:
+            at = layer.coord_map(at)
+        maps[stage] = at
+    return maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,7 @@ class FCN(nn.Module):
 
     def fusions(self) -> tuple[Fusion, ...]:
         """The upsamplings in order, with the crops, derived from the layers' parameters."""
-        maps = self.backbone.coord_maps()
+        maps = coord_maps(self.backbone.layers())
         at = maps[self.deepest] if self.head is None else self.head.coord_map(maps[self.deepest])
         upsamplings = [(stage, self._upscore(k), maps[stage]) for k, stage in enumerate(self.skips)]
         found = []
@@ -274,7 +282,7 @@ class FCN16sDecoder(nn.Module):
 
     def fusions(self) -> tuple[Fusion, ...]:
         """The upsamplings in order. Nothing is cropped: each map begins where the stage whose size it has begins."""
-        *maps, (_, at) = self.backbone.coord_maps().items()
+        *maps, (_, at) = coord_maps(self.backbone.layers()).items()
         found = []
         for k, (stage, onto) in enumerate([*reversed(maps), (IMAGE, CoordMap())], start=1):
             layer = getattr(self, f"up{k}")

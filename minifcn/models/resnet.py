@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from minifcn import nn
 from minifcn.autograd import Tensor
-from minifcn.geometry import CoordMap
 from minifcn.nn import init
 from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
@@ -120,12 +119,3 @@ class ResNet(nn.Module):
             stages[name] = [conv for block in blocks for conv in block.branch() if isinstance(conv, nn.Conv2d)]
         stages["layer1"].insert(0, self.maxpool)
         return stages
-
-    def coord_maps(self) -> dict[str, CoordMap]:
-        """Where each stage's cells lie in the image."""
-        at, maps = CoordMap(), {}
-        for stage, layers in self.layers().items():
-            for layer in layers:
-                at = layer.coord_map(at)
-            maps[stage] = at
-        return maps

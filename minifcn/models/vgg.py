@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from minifcn import nn
 from minifcn.autograd import Tensor
-from minifcn.geometry import CoordMap
 from minifcn.nn import init
 from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
@@ -62,12 +61,3 @@ class VGG16(nn.Module):
             if k in self.ends:
                 stages[self.ends[k]], layers = layers, []
         return stages
-
-    def coord_maps(self) -> dict[str, CoordMap]:
-        """Where each stage's cells lie in the image."""
-        at, maps = CoordMap(), {}
-        for stage, layers in self.layers().items():
-            for layer in layers:
-                at = layer.coord_map(at)
-            maps[stage] = at
-        return maps
