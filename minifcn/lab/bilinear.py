@@ -151,8 +151,8 @@ def bilinear_check(w: Numbers, geom: ConvGeometry) -> BilinearCheck:
     >>> from minifcn.lab import layer
     >>> from minifcn.nn.init import bilinear_kernel
     >>> right = bilinear_check(bilinear_kernel(4)[None, None], layer(5, kernel=4, stride=2, padding=1))
-    >>> right.holds, right.slopes[0], right.border[0]
-    (True, (0.5, 0.5), (0.75,))
+    >>> right.holds, [round(step, 6) for step in right.slopes[0]], right.border[0]
+    (True, [0.5, 0.5], (0.75,))
     >>> edge = np.array([0.4, 0.6, 0.6, 0.4])
     >>> wrong = bilinear_check(np.outer(edge, edge)[None, None], layer(5, kernel=4, stride=2, padding=1))
     >>> wrong.constants, wrong.ramps, wrong.holds, [round(step, 6) for step in wrong.slopes[0]]

@@ -153,8 +153,9 @@ def adjoint_sides(w: Numbers, geom: ConvGeometry) -> tuple[float, float]:
     rounding, and exactly so for a w of whole numbers.
 
     >>> from minifcn.lab import layer
-    >>> adjoint_sides(np.array([[[[1.0, 3.0]]]]), layer((1, 2), (1, 2), stride=2))
-    (17.0, 17.0)
+    >>> left, right = adjoint_sides(np.array([[[[1.0, 3.0]]]]), layer((1, 2), (1, 2), stride=2))
+    >>> left == right
+    True
     """
     geom = checked("adjoint_sides", None, w, geom)
     w = w.astype(np.float64)
