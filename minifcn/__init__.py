@@ -45,12 +45,13 @@ __all__ = [
     "nn",
     "optim",
     "models",
+    "weights",
     "data",
     "training",
     "lab",
 ]
 
-_LAZY = ("gradcheck", "nn", "optim", "models", "data", "training", "lab")
+_LAZY = ("gradcheck", "nn", "optim", "models", "weights", "data", "training", "lab")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The command line: `python -m minifcn train | eval | predict | info | gradcheck | bench | tconv | align | trace`.
+"""The command line: `python -m minifcn` train, eval, predict, info, gradcheck, bench, tconv, align, trace and weights.
 
 A subcommand is one function from its arguments to an exit code, and one registration in `_parser`. Everything heavier
 than the configuration is imported inside the functions, so that `--help` answers at once.
@@ -18,6 +18,7 @@ import io
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -573,7 +574,7 @@ def _add_tconv(parser: argparse.ArgumentParser) -> None:
     filters.add_argument(
         "--weights",
         metavar="FILE[:NAME]",
-        help="a filter from a .npy, .npz or .safetensors file: (I, J), or (O, C, I, J) as ConvTranspose2d.weight",
+        help="a filter from a file of weights: (I, J), or (O, C, I, J) as ConvTranspose2d.weight",
     )
     parser.add_argument("--png", metavar="FILE", help="draw it")
     parser.add_argument("--gif", metavar="FILE", help="draw how the filter slides over the scores")
@@ -583,6 +584,57 @@ def _add_tconv(parser: argparse.ArgumentParser) -> None:
         "--html", metavar="FILE", help="write a page with sliders, for inputs up to 12x12, kernels to 16, strides to 8"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+# -- weights
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from minifcn.weights import read
+    from minifcn.weights.listing import table
+
+    target = None if arguments.to is None else Path(arguments.to)
+    if target is not None:
+        if target.suffix not in (".safetensors", ".npz"):
+            raise ValueError(f"weights: --to {target}; a name that ends in .safetensors or .npz is needed")
+        _may_write("weights", [target], arguments.overwrite)
+    arrays = read(arguments.file)
+    say(table(arrays))
+    if target is not None:
+        _write_weights(target, arrays)
+        say(f"\nwritten: {target}")
+    return OK
+
+
+def _write_weights(target: Path, arrays: dict[str, Any]) -> None:
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    from minifcn.training.files import replacing
+
+    for name in arrays:
+        if not (name.isprintable() and 0 < len(name) <= 1000 and name != "__metadata__"):
+            raise ValueError(
+                f"weights: {target} cannot hold an array called {name!r:.100}; a shorter or printable name is needed"
+            )
+    with replacing(target) as draft:
+        if target.suffix == ".npz":  # not by np.savez, which takes an array called `file` for its own argument
+            with zipfile.ZipFile(draft, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
+            return
+        try:  # order="C": safetensors writes an array's memory as it lies
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, draft)
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(f"weights: {target} cannot be written ({error})") from error
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a .pth, .safetensors, .npz, .npy or .caffemodel file")
+    parser.add_argument("--to", metavar="FILE", help="write the arrays to a .safetensors or .npz file")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
 # -- the parser
@@ -618,6 +670,7 @@ def _parser() -> argparse.ArgumentParser:
     command("gradcheck", _gradcheck, _add_gradcheck, "compare gradients with differences, for operations and networks")
     command("align", _align, _add_align, "show where a network's cells lie in the image, and derive its crops")
     command("trace", _trace, _add_trace, "list a network's operations, forward and backward, with time and memory")
+    command("weights", _weights, _add_weights, "list what a weights file holds, and convert it")
     command("bench", _bench, _add_bench, "time kernels and networks on this machine, against PyTorch")
     command(
         "tconv", _tconv, _add_tconv, "explain one transposed convolution: sizes, matrix, ways to compute it, pictures"

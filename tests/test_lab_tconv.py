@@ -161,7 +161,7 @@ def test_a_filter_of_many_channels(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--image", "9", "--output-padding", "1"], "leave --output-padding out"),
         (["--kernel", "0"], "'0' is no whole number from 1 on"),
         (["--stride", "1x2x3"], "one, or two as in 3x2"),
-        (["--weights", "nothing.npy"], "there is no file nothing.npy"),
+        (["--weights", "nothing.npy"], "nothing.npy does not exist"),
         (["--png", "nowhere/a.png"], "there is no folder nowhere"),
         (["--bilinear", "--weights", "a.npy"], "not allowed with"),
         (["--gif", "a.gif", "--conv-gif", "a.gif"], "a.gif is given twice"),
@@ -190,15 +190,15 @@ def test_files_that_hold_no_filter(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04" + b"\0" * 40)
     (tmp_path / "text.txt").write_text("1 2 3")
     for name, sentence in {
-        "vector.npy": "holds no filter: array (3,)",
+        "vector.npy": "holds no filter: arr_0 (3,)",
         "nan.npy": "holds 9 NaN or Inf",
-        "words.npy": "real numbers are needed",
+        "words.npy": "booleans, integers and floats of up to 8 bytes are needed",
         "two.npz": "holds several filters: a (3, 3), b (2, 1, 3, 3)",
         "two.npz:c": "holds no array 'c'; it has a (3, 3), b (2, 1, 3, 3)",
-        "objects.npy": "without pickled objects",
-        "broken.safetensors": "cannot be read",
-        "broken.npz": "cannot be read",
-        "text.txt": "is no .npy, .npz or .safetensors file",
+        "objects.npy": "Python objects, which only pickle could read",
+        "broken.safetensors": "is of no known format",
+        "broken.npz": "is not a zip file",
+        "text.txt": "is of no known format",
     }.items():
         assert sentence in refused(capsys, "--weights", str(tmp_path / name)), name
     assert "--kernel is 4x4 and the filter" in refused(

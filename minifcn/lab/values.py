@@ -6,15 +6,13 @@ import math
 import os
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from minifcn.geometry import Pair, pair
 from minifcn.nn.init import tent
+from minifcn.weights import read
 
 
 def whole_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -43,15 +41,14 @@ def read_filter(source: str | os.PathLike[str]) -> NDArray[Any]:
     """A filter (O,C,I,J), float32 or float64, from FILE or FILE:NAME.
 
     Args:
-        source: a .npy file, or a .npz or .safetensors file and the name of an array in it, which is not needed where
-            just one array can be a filter. Arrays of (I, J) are taken as one channel; others must have four axes.
+        source: a file that `minifcn.weights.read` reads, and the name of an array in it, which is not needed where just
+            one array can be a filter. Arrays of (I, J) are taken as one channel; others must have four axes.
 
     Raises:
         FileNotFoundError: there is no such file. ValueError: it cannot be read, or holds no filter, or several.
-        TypeError: an array of something other than real numbers.
     """
     path, name = _split(str(source))
-    arrays = _arrays(path)
+    arrays = read(path)
     if name is not None and name not in arrays:
         raise ValueError(f"tconv: {path} holds no array {name!r}; it has {_list(arrays)}")
     fitting = {key: a for key, a in arrays.items() if a.ndim in (2, 4) and a.size and name in (None, key)}
@@ -62,8 +59,6 @@ def read_filter(source: str | os.PathLike[str]) -> NDArray[Any]:
             f"which FILE:NAME selects"
         )
     (w,) = fitting.values()
-    if w.dtype.kind not in "biuf":
-        raise TypeError(f"tconv: the filter in {path} has dtype {w.dtype}; real numbers are needed")
     if not np.isfinite(w).all():
         broken = int((~np.isfinite(w)).sum())
         raise ValueError(f"tconv: the filter in {path} holds {broken} NaN or Inf; numbers are needed")
@@ -77,22 +72,6 @@ def _split(source: str) -> tuple[Path, str | None]:
         path, _, name = source.rpartition(":")
         return Path(path), name
     return Path(source), None
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array in a file, by its name; that of a .npy file is "array"."""
-    if not path.is_file():
-        raise FileNotFoundError(f"tconv: there is no file {path}; check the path")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix in (".npy", ".npz"):
-            with path.open("rb") as file:
-                found = np.load(file)
-                return dict(found) if path.suffix == ".npz" else {"array": found}
-    except (ValueError, EOFError, SafetensorError, BadZipFile):
-        raise ValueError(f"tconv: {path} cannot be read; an array file without pickled objects is needed") from None
-    raise ValueError(f"tconv: {path} is no .npy, .npz or .safetensors file; one of these is needed")
 
 
 def _list(arrays: dict[str, NDArray[Any]]) -> str:
