@@ -18,7 +18,6 @@ import io
 import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -526,9 +525,10 @@ def _draw(kind: str, file: Path, y: Any, w: Any, geom: Any) -> None:
         write_page(file, y, w, geom)
         return
     if kind == "npz":
-        from minifcn.lab.report import save
+        from minifcn.lab.report import values_of
+        from minifcn.training.files import write_arrays
 
-        save(file, y, w, geom)
+        write_arrays(file, values_of(y, w, geom))
         return
     from minifcn.lab.pictures import animate, picture
     from minifcn.lab.values import whole_numbers
@@ -590,6 +590,7 @@ def _add_tconv(parser: argparse.ArgumentParser) -> None:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
+    from minifcn.training.files import write_arrays
     from minifcn.weights import read
     from minifcn.weights.listing import table
 
@@ -601,34 +602,9 @@ def _weights(arguments: argparse.Namespace) -> int:
     arrays = read(arguments.file)
     say(table(arrays))
     if target is not None:
-        _write_weights(target, arrays)
+        write_arrays(target, arrays)
         say(f"\nwritten: {target}")
     return OK
-
-
-def _write_weights(target: Path, arrays: dict[str, Any]) -> None:
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    from minifcn.training.files import replacing
-
-    for name in arrays:
-        if not (name.isprintable() and 0 < len(name) <= 1000 and name != "__metadata__"):
-            raise ValueError(
-                f"weights: {target} cannot hold an array called {name!r:.100}; a shorter or printable name is needed"
-            )
-    with replacing(target) as draft:
-        if target.suffix == ".npz":  # not by np.savez, which takes an array called `file` for its own argument
-            with zipfile.ZipFile(draft, "w") as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, array, allow_pickle=False)
-            return
-        try:  # order="C": safetensors writes an array's memory as it lies
-            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, draft)
-        except SafetensorError as error:  # what the library makes of a full disk
-            raise OSError(f"weights: {target} cannot be written ({error})") from error
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from math import prod
 
@@ -25,7 +24,6 @@ from minifcn.lab.arithmetic import (
 from minifcn.lab.bilinear import BilinearCheck, bilinear_check
 from minifcn.lab.overlap import checkerboard, inside, overlap
 from minifcn.lab.words import counted, listed, minus, number, wrapped
-from minifcn.training.files import replacing
 
 Numbers = ways.Numbers
 Way = Callable[[Numbers, Numbers, ConvGeometry], Numbers]
@@ -64,7 +62,8 @@ def describe(y: Numbers, w: Numbers, geom: ConvGeometry, *, bilinear: bool = Fal
         and bilinear interpolation. Lines have at most 100 characters, but for the PyTorch layer's.
 
     Raises:
-        ValueError: arrays of other shapes than the geometry's, or a layer of more than 2²⁴ values or 2¹⁶ phases.
+        ValueError: arrays of other shapes than the geometry's, or a layer of more than 2²⁴ values, 2¹⁶ taps or 2¹⁶
+            phases.
     """
     check_size(geom)
     ways.checked(OP, y, w, geom)
@@ -89,13 +88,12 @@ def describe(y: Numbers, w: Numbers, geom: ConvGeometry, *, bilinear: bool = Fal
     return "\n".join(text)
 
 
-def save(path: str | os.PathLike[str], y: Numbers, w: Numbers, geom: ConvGeometry) -> None:
-    """Write y, w, x = conv_transpose2d(y, w) and, where it has at most 2²⁴ entries, C into a .npz, atomically."""
+def values_of(y: Numbers, w: Numbers, geom: ConvGeometry) -> dict[str, Numbers]:
+    """y (1,O,P,Q), w (O,C,I,J) → both, x = conv_transpose2d(y, w) (1,C,H,W) and, up to 2²⁴ entries, C."""
     arrays = {"y": y, "w": w, "x": kernels.run("conv_transpose2d", y, w, geom=geom)}
     if y.size * arrays["x"].size <= MOST:
         arrays["C"] = ways.conv_matrix(w, geom)
-    with replacing(path) as draft, draft.open("wb") as file:
-        np.savez(file, **arrays)
+    return arrays
 
 
 def _heading(geom: ConvGeometry) -> str:

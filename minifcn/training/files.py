@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -50,3 +55,38 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays of numbers under their names, whole or not at all.
+
+    Args:
+        path: ends in .safetensors or .npz, which is the format.
+        arrays: by name, of any shape.
+
+    Raises:
+        ValueError: a name that these formats cannot hold. OSError: where the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_arrays(Path(folder) / "two.npz", {"w": np.ones((2, 3)), "b": np.zeros(2)})
+    ...     sorted(np.load(Path(folder) / "two.npz").keys())
+    ['b', 'w']
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    for name in arrays:
+        if not (name.isprintable() and 0 < len(name) <= 1000 and name != "__metadata__"):
+            raise ValueError(f"{path} cannot hold an array called {name!r:.100}; a shorter or printable name is needed")
+    with replacing(path) as draft:
+        if Path(path).suffix.lower() == ".npz":  # not by np.savez, which takes an array called `file` for its argument
+            with zipfile.ZipFile(draft, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
+            return
+        try:  # order="C": safetensors writes an array's memory as it lies
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, draft)
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(f"{path} cannot be written ({error})") from error
