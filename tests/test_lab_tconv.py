@@ -184,6 +184,7 @@ def test_files_that_hold_no_filter(tmp_path: Path, capsys: pytest.CaptureFixture
     np.save(tmp_path / "vector.npy", np.ones(3))
     np.save(tmp_path / "nan.npy", np.full((3, 3), np.nan))
     np.save(tmp_path / "words.npy", np.array([["a"]]))
+    np.savez(tmp_path / "ten.npz", **{f"w{k}": np.ones((2, 2)) for k in range(10)})
     np.savez(tmp_path / "two.npz", a=np.ones((3, 3)), b=np.ones((2, 1, 3, 3)))
     np.save(tmp_path / "objects.npy", np.array([[{}]], object), allow_pickle=True)
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
@@ -194,6 +195,7 @@ def test_files_that_hold_no_filter(tmp_path: Path, capsys: pytest.CaptureFixture
         "nan.npy": "holds 9 NaN or Inf",
         "words.npy": "booleans, integers and floats of up to 8 bytes are needed",
         "two.npz": "holds several filters: a (3, 3), b (2, 1, 3, 3)",
+        "ten.npz": "w4 (2, 2), w5 (2, 2), and 4 more; one array",
         "two.npz:c": "holds no array 'c'; it has a (3, 3), b (2, 1, 3, 3)",
         "objects.npy": "Python objects, which only pickle could read",
         "broken.safetensors": "is of no known format",

@@ -15,6 +15,9 @@ from minifcn.nn.init import tent
 from minifcn.weights import read
 
 
+_SHOWN = 6  # arrays in a sentence
+
+
 def whole_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
     """1 … 9, then 2 … 9, 1, and so on in reading order: sums that a reader can check, without rounding, and rows that
     differ whatever their length.
@@ -75,4 +78,8 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _list(arrays: dict[str, NDArray[Any]]) -> str:
-    return ", ".join(f"{name} {a.shape}" for name, a in arrays.items()) or "nothing"
+    """A network's file has many: some are enough to see what they are called."""
+    shown = [f"{name} {a.shape}" for name, a in list(arrays.items())[:_SHOWN]]
+    if len(arrays) > _SHOWN:
+        shown.append(f"and {len(arrays) - _SHOWN} more")
+    return ", ".join(shown) or "nothing"
