@@ -14,7 +14,6 @@ from minifcn.geometry import Pair, pair
 from minifcn.nn.init import tent
 from minifcn.weights import read
 
-
 _SHOWN = 6  # arrays in a sentence
 
 
