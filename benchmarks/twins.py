@@ -6,34 +6,51 @@ and output sizes are written out for each network. Only the parameter names are 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, relu
+from torch.nn.functional import conv_transpose2d, interpolate, relu
 
-VGG_LAYERS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
+from benchmarks import twins_zoo
+
+# fmt: off
+VGG_LAYERS = {
+    "vgg11": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
+    "vgg13": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
+    "vgg16": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"],
+    "vgg19": [
+        64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M",
+    ],
+}
+# fmt: on
 RESNET_BLOCKS = {
     "resnet18": [2, 2, 2, 2],
     "resnet34": [3, 4, 6, 3],
     "resnet50": [3, 4, 6, 3],
     "resnet101": [3, 4, 23, 3],
+    "resnet152": [3, 8, 36, 3],
 }
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 
 
 class VGG(nn.Module):
     """pool1 … pool5; `narrow` divides the channel counts."""
 
-    def __init__(self, narrow: int, first_padding: int) -> None:
+    def __init__(self, name: str, narrow: int, first_padding: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         c = 3
-        for item in VGG_LAYERS:
+        for item in VGG_LAYERS[name.removesuffix("_bn")]:
             if item == "M":
                 layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
-            else:
-                layers += [nn.Conv2d(c, item // narrow, 3, padding=1 if layers else first_padding), nn.ReLU()]
-                c = item // narrow
+                continue
+            layers.append(nn.Conv2d(c, item // narrow, 3, padding=1 if layers else first_padding))
+            c = item // narrow
+            if name.endswith("_bn"):
+                layers.append(nn.BatchNorm2d(c))
+            layers.append(nn.ReLU())
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -55,13 +72,24 @@ class Head(nn.Module):
         return relu(self.fc7(relu(self.fc6(x))))  # dropout is off in these comparisons
 
 
-class FCNOnVGG(nn.Module):
-    """voc-fcn32s, -16s and -8s; `paper` with the first padding of 100 and crops, else with padding 1."""
+def joined(model: nn.Module, stage: str, up: Tensor, skip: Tensor) -> Tensor:
+    """The sum of two maps of one size, or what the model's convolution fuse_<stage> makes of them side by side."""
+    if hasattr(model, f"fuse_{stage}"):
+        return getattr(model, f"fuse_{stage}")(torch.cat([up, skip], dim=1))
+    return up + skip
 
-    def __init__(self, stride: int, classes: int, narrow: int, paper: bool) -> None:
+
+class FCNOnVGG(nn.Module):
+    """voc-fcn32s, -16s, -8s and (`atonce`) -8s-atonce; `paper` with the first padding of 100 and crops, else with
+    padding 1; `fuse` "sum" or "cat"."""
+
+    def __init__(
+        self, backbone: str, stride: int, classes: int, narrow: int, paper: bool, atonce: bool, fuse: str
+    ) -> None:
         super().__init__()
         self.stride, self.paper = stride, paper
-        self.backbone = VGG(narrow, 100 if paper else 1)
+        self.scale4, self.scale3 = (0.01, 0.0001) if atonce else (1.0, 1.0)
+        self.backbone = VGG(backbone, narrow, 100 if paper else 1)
         self.head = Head(narrow, 0 if paper else 3)
         self.score_fr = nn.Conv2d(4096 // narrow, classes, 1)
 
@@ -75,6 +103,10 @@ class FCNOnVGG(nn.Module):
         if stride == 8:
             self.score_pool3 = nn.Conv2d(256 // narrow, classes, 1)
             self.upscore_pool4 = up(2)
+        if fuse == "cat" and stride <= 16:
+            self.fuse_pool4 = nn.Conv2d(2 * classes, classes, 1)
+        if fuse == "cat" and stride == 8:
+            self.fuse_pool3 = nn.Conv2d(2 * classes, classes, 1)
         setattr(self, f"upscore{stride}", up(stride))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,16 +115,18 @@ class FCNOnVGG(nn.Module):
         score = self.score_fr(self.head(pool5))
         if self.stride == 32:
             return self._to_image(self.upscore32(score), 19, h, w)
-        score = self._fuse(self.upscore2(score), self.score_pool4(pool4), 5)
+        score = self._fuse("pool4", self.upscore2(score), self.score_pool4(pool4 * self.scale4), 5)
         if self.stride == 16:
             return self._to_image(self.upscore16(score), 27, h, w)
-        score = self._fuse(self.upscore_pool4(score), self.score_pool3(pool3), 9)
+        score = self._fuse("pool3", self.upscore_pool4(score), self.score_pool3(pool3 * self.scale3), 9)
         return self._to_image(self.upscore8(score), 31, h, w)
 
-    def _fuse(self, up: Tensor, skip: Tensor, crop: int) -> Tensor:
+    def _fuse(self, stage: str, up: Tensor, skip: Tensor, crop: int) -> Tensor:
         if self.paper:  # the skip is larger than what comes up
-            return up + skip[:, :, crop : crop + up.shape[2], crop : crop + up.shape[3]]
-        return up[:, :, : skip.shape[2], : skip.shape[3]] + skip  # pools round up, so what comes up is larger
+            skip = skip[:, :, crop : crop + up.shape[2], crop : crop + up.shape[3]]
+        else:  # pools round up, so what comes up is larger
+            up = up[:, :, : skip.shape[2], : skip.shape[3]]
+        return joined(self, stage, up, skip)
 
     def _to_image(self, up: Tensor, crop: int, h: int, w: int) -> Tensor:
         crop = crop if self.paper else 0
@@ -119,11 +153,11 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     widening = 4
 
-    def __init__(self, c: int, inner: int, stride: int) -> None:
+    def __init__(self, c: int, inner: int, stride: int, dilation: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, 4 * inner, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * inner)
@@ -136,18 +170,21 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The stem and layer1 … layer4."""
+    """The stem and layer1 … layer4; `dilated`: layer3 and layer4 keep the size of layer2."""
 
-    def __init__(self, name: str, narrow: int) -> None:
+    def __init__(self, name: str, narrow: int, dilated: bool = False) -> None:
         super().__init__()
-        block = Bottleneck if name in ("resnet50", "resnet101") else BasicBlock
+        block = Bottleneck if name in BOTTLENECKS else BasicBlock
         c = 64 // narrow
         self.conv1 = nn.Conv2d(3, c, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(c)
+        strides = [1, 2, 1, 1] if dilated else [1, 2, 2, 2]  # of a layer's first block
+        dilations = [(1, 1), (1, 1), (1, 2), (2, 4)]  # of its first block, and of the others
         for k, (inner, depth) in enumerate(zip([64, 128, 256, 512], RESNET_BLOCKS[name], strict=True)):
             blocks = OrderedDict()
             for n in range(depth):
-                blocks[str(n)] = block(c, inner // narrow, 2 if n == 0 and k > 0 else 1)
+                dilation = {"dilation": dilations[k][min(n, 1)]} if dilated else {}
+                blocks[str(n)] = block(c, inner // narrow, strides[k] if n == 0 else 1, **dilation)
                 c = inner // narrow * block.widening
             setattr(self, f"layer{k + 1}", nn.Sequential(blocks))
 
@@ -164,11 +201,11 @@ class FCNOnResNet(nn.Module):
     """The second article's head (even kernels, 4/2/1, 4/2/1, 16/8/4), cropped at the end so that every size works; or,
     `aligned`, with kernels 2s − 1, padding s − 1, and the output_padding that reaches the wanted size."""
 
-    def __init__(self, backbone: str, stride: int, classes: int, narrow: int, aligned: bool) -> None:
+    def __init__(self, backbone: str, stride: int, classes: int, narrow: int, aligned: bool, fuse: str) -> None:
         super().__init__()
         self.stride, self.aligned = stride, aligned
         self.backbone = ResNet(backbone, narrow)
-        deep = (2048 if backbone in ("resnet50", "resnet101") else 512) // narrow
+        deep = (2048 if backbone in BOTTLENECKS else 512) // narrow
         self.score_fr = nn.Conv2d(deep, classes, 1)
 
         def up(factor: int) -> nn.ConvTranspose2d:
@@ -181,15 +218,19 @@ class FCNOnResNet(nn.Module):
         if stride == 8:
             self.score_layer2 = nn.Conv2d(deep // 4, classes, 1)
             self.upscore_layer3 = up(2)
+        if fuse == "cat" and stride <= 16:
+            self.fuse_layer3 = nn.Conv2d(2 * classes, classes, 1)
+        if fuse == "cat" and stride == 8:
+            self.fuse_layer2 = nn.Conv2d(2 * classes, classes, 1)
         setattr(self, f"upscore{stride}", up(stride))
 
     def forward(self, x: Tensor) -> Tensor:
         _, _, layer2, layer3, layer4 = self.backbone(x)
         score = self.score_fr(layer4)
         if self.stride <= 16:
-            score = self._up(score, self.upscore2, 2, layer3) + self.score_layer3(layer3)
+            score = joined(self, "layer3", self._up(score, self.upscore2, 2, layer3), self.score_layer3(layer3))
         if self.stride == 8:
-            score = self._up(score, self.upscore_layer3, 2, layer2) + self.score_layer2(layer2)
+            score = joined(self, "layer2", self._up(score, self.upscore_layer3, 2, layer2), self.score_layer2(layer2))
         return self._up(score, getattr(self, f"upscore{self.stride}"), self.stride, x)
 
     def _up(self, score: Tensor, layer: nn.ConvTranspose2d, factor: int, like: Tensor) -> Tensor:
@@ -206,8 +247,8 @@ class Decoder(nn.Module):
 
     def __init__(self, backbone: str, classes: int, narrow: int) -> None:
         super().__init__()
-        if backbone == "vgg16":
-            self.backbone, sizes = VGG(narrow, 1), [512, 512, 256, 128, 64, 32]
+        if backbone.startswith("vgg"):
+            self.backbone, sizes = VGG(backbone, narrow, 1), [512, 512, 256, 128, 64, 32]
         elif backbone in ("resnet18", "resnet34"):
             self.backbone, sizes = ResNet(backbone, narrow), [512, 256, 128, 64, 64, 32]
         else:
@@ -233,12 +274,37 @@ class Decoder(nn.Module):
         return conv_transpose2d(x, layer.weight, layer.bias, 2, 1, even)
 
 
-def twin(name: str, classes: int, narrow: int) -> nn.Module:
-    """The PyTorch network of minifcn's name, with channel counts divided by `narrow`."""
-    net, *rest = name.split("_")
-    if rest[0] == "decoder":
-        return Decoder(rest[1], classes, narrow)
-    stride, variant = int(net[3:-1]), rest[1] if len(rest) > 1 else ""
-    if rest[0] == "vgg16":
-        return FCNOnVGG(stride, classes, narrow, paper=variant == "paper")
-    return FCNOnResNet(rest[0], stride, classes, narrow, aligned=variant == "aligned")
+class DilatedFCN(nn.Module):
+    """torchvision.models.segmentation's fcn_resnet50 and fcn_resnet101, without the auxiliary head."""
+
+    def __init__(self, backbone: str, classes: int, narrow: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(backbone, narrow, dilated=True)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(2048 // narrow, 512 // narrow, 3, padding=1, bias=False),
+            nn.BatchNorm2d(512 // narrow),
+            nn.ReLU(),
+            nn.Identity(),  # dropout is off in these comparisons
+            nn.Conv2d(512 // narrow, classes, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.classifier(self.backbone(x)[-1])
+        return interpolate(scores, size=x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def twin(name: str, classes: int, narrow: int, fuse: str = "sum") -> nn.Module:
+    """The PyTorch network of minifcn's name, with channel counts divided by `narrow`. `fuse` is for FCNs on VGG and
+    ResNet."""
+    if name.startswith("fcn_"):
+        return DilatedFCN(name.removeprefix("fcn_"), classes, narrow)
+    if name.startswith("fcn16s_decoder_"):
+        return Decoder(name.removeprefix("fcn16s_decoder_"), classes, narrow)
+    found = re.fullmatch(r"fcn(32|16|8)s_(atonce_)?((?:vgg|resnet)\d+(?:_bn)?)(_paper|_aligned)?", name)
+    if not found:
+        return twins_zoo.twin(name, classes, narrow)
+    stride, backbone = int(found[1]), found[3]
+    if backbone.startswith("vgg"):
+        paper, atonce = found[4] == "_paper", found[2] is not None
+        return FCNOnVGG(backbone, stride, classes, narrow, paper, atonce, fuse)
+    return FCNOnResNet(backbone, stride, classes, narrow, found[4] == "_aligned", fuse)

@@ -9,6 +9,7 @@ import minifcn as mf
 import minifcn.functional as F
 from minifcn import nn
 from minifcn.data import IGNORE, Shapes, normalize
+from minifcn.models import surgery
 from minifcn.models.summary import summarize
 
 CROP, STRIDE = 18, 4  # pixels of a crop; the two poolings halve twice
@@ -58,13 +59,9 @@ print(f"Object or ground? Right on {right:.0%} of 1000 unseen crops, of which {a
 
 # ---- 2. A fully connected layer on a map (C, I, J) is a convolution whose filter is as large as the map. Its weights
 # (O, C·I·J) are the filter's in the very order in which Flatten went through the map, so reshaping is all there is.
-def convolution(fc, c, i, j):
-    conv = nn.Conv2d(c, fc.out_features, (i, j))
-    conv.weight, conv.bias = nn.Parameter(fc.weight.data.reshape(-1, c, i, j)), fc.bias
-    return conv
-
-
-fcn = nn.Sequential(features, convolution(fc1, 16, 3, 3), nn.ReLU(), convolution(fc2, 32, 1, 1))
+fcn = surgery.convolutionize(classifier, (3, CROP, CROP))
+assert np.array_equal(fcn[2].weight, fc1.weight.data.reshape(32, 16, 3, 3))
+assert np.array_equal(fcn[4].weight, fc2.weight.data.reshape(2, 32, 1, 1))
 with mf.no_grad():
     one_cell, same = fcn(images).numpy(), classifier(images).numpy()
 difference = np.abs(one_cell[:, :, 0, 0] - same).max()
@@ -72,10 +69,10 @@ print(
     f"As convolutions they give a crop scores {one_cell[0].shape}, and differ from the classifier by {difference:.0e}."
 )
 
-mixed_up = convolution(fc1, 16, 3, 3)  # the weights read as (H, W, C), the order in which Keras flattens
-mixed_up.weight = nn.Parameter(fc1.weight.data.reshape(-1, 3, 3, 16).transpose(0, 3, 1, 2).copy())
+# the weights read as (H, W, C), the order in which Keras flattens
+mixed_up = surgery.convolutionize(classifier, (3, CROP, CROP), order="HWC")
 with mf.no_grad():
-    answered = nn.Sequential(features, mixed_up, *fcn[2:])(images).numpy()[:, :, 0, 0].argmax(axis=1)
+    answered = mixed_up(images).numpy()[:, :, 0, 0].argmax(axis=1)
 print(f"Read as H, W, C instead of C, H, W they fit as well, and are right on {np.mean(answered == answers):.0%}.")
 
 # ---- 3. Now any size goes in, and every cell of the result is the classifier's answer for its own crop.

@@ -14,7 +14,7 @@ import minifcn as mf
 from minifcn import models, nn
 from minifcn.cli import main
 from minifcn.geometry import AxisMap, CoordMap
-from minifcn.lab.alignment import Alignment, align, misfits
+from minifcn.lab.alignment import Alignment, align, misfits, names
 from minifcn.lab.field import ReceptiveField, Window, receptive_field, seen, window
 
 NARROW = 1 / 64
@@ -41,7 +41,7 @@ def create(name: str) -> nn.Module:
 
 def paper(stride: int, padding: int = 100, head_padding: int = 0, ceil: bool = True) -> models.FCN:
     """The authors' network, with another first padding, or with pools that round down."""
-    vgg = models.VGG16(NARROW, padding)
+    vgg = models.VGG(width=NARROW, first_padding=padding)
     for layer in vgg.features:
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = ceil
@@ -142,7 +142,7 @@ def test_the_decoders_odd_kernels_are_exact_on_resnets(backbone: str) -> None:
     a = align(create(f"fcn16s_decoder_{backbone}"), sizes=FEW)
     assert a.exact
     assert set(offsets(a).values()) == {both(0)}
-    assert [fusion.name for fusion, _ in a.fusions if fusion.added] == ["up1"]
+    assert [fusion.name for fusion, _ in a.fusions if fusion.joins] == ["up1"]
 
 
 def test_the_decoders_odd_kernels_are_off_on_vgg() -> None:
@@ -202,7 +202,7 @@ def test_a_negative_offset_crops_the_upsampled_map() -> None:
 
 
 def test_axes_may_differ() -> None:
-    vgg = models.VGG16(NARROW, 100)
+    vgg = models.VGG(width=NARROW, first_padding=100)
     vgg.features[0].padding = (100, 97)
     model = models.FCN(vgg, 2, 8, "paper", models.fcn.FullyConnected(vgg.channels["pool5"], 8, 0)).eval()
     a = align(model, (20, 33), sizes=range(1, 65))
@@ -214,7 +214,7 @@ def test_axes_may_differ() -> None:
 
 def test_a_whole_crop_that_is_not_made_is_an_error_too() -> None:
     """Padding 2 moves every cell of a network whose maps nest from cell 0 on by a pixel."""
-    vgg = models.VGG16(NARROW, 2)
+    vgg = models.VGG(width=NARROW, first_padding=2)
     a = align(models.FCN(vgg, 2, 8, "same", models.fcn.FullyConnected(vgg.channels["pool5"], 8, 3)), sizes=FEW)
     assert a.displaced == {"fc7": both(1), "pool4": both(1), "pool3": both(1)}
     assert not a.exact
@@ -346,7 +346,7 @@ def test_97_is_the_smallest_padding_for_every_size(stride: int) -> None:
     assert all(1 in misfits(paper(stride, padding), [1]) for padding in range(80, 97))
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", names())
 def test_every_network_takes_every_size(name: str) -> None:
     assert misfits(create(name)) == {}
 
@@ -398,7 +398,7 @@ class Own(nn.Module):
 
     def fusions(self) -> tuple[models.fcn.Fusion, ...]:
         up, at = nn.ConvTranspose2d(1, 1, 2, 2, output_padding=1), CoordMap()
-        return (models.fcn.Fusion("fine", "up", up, at, at, at, both(9), (9, 9), added=True, told=False),)
+        return (models.fcn.Fusion("fine", "up", up, at, at, at, both(9), (9, 9), joins=True, told=False),)
 
 
 def test_maps_that_do_not_overlap_are_a_misfit() -> None:
@@ -465,7 +465,7 @@ def test_the_papers_field() -> None:
         assert (field.size, field.stride) == ((404, 404), (32, 32))
 
 
-@pytest.mark.parametrize("name", [n for n in models.available() if "8s" in n])
+@pytest.mark.parametrize("name", [n for n in names() if n.startswith("fcn8s_")])
 def test_the_middle_of_the_field_is_where_the_cell_lies(name: str) -> None:
     model: Any = create(name)
     before: list[Any] = []
@@ -598,7 +598,7 @@ def test_layers_of_other_kinds_are_refused() -> None:
 # ----- text, errors and the command
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", names())
 def test_the_text_fits_into_100_columns(name: str) -> None:
     lines = align(create(name), sizes=FEW).text().split("\n")
     assert max(map(len, lines)) <= 100
@@ -648,7 +648,7 @@ def test_the_command_takes_a_size_and_lists_names(capsys: pytest.CaptureFixture[
     assert out.startswith("fcn8s_resnet101: NOT exact")
     assert "NOT exact: cells meet" in out
     assert main(["align"]) == 0
-    assert capsys.readouterr().out.split() == models.available()
+    assert capsys.readouterr().out.split() == names()
 
 
 def test_the_commands_mistakes(capsys: pytest.CaptureFixture[str]) -> None:

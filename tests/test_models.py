@@ -52,12 +52,13 @@ def test_the_papers_networks_have_the_published_numbers_of_parameters(
     assert (learnable(model), fixed(model)) == (learned, bilinear)
 
 
-# torchvision's counts less its classifier (1000·C + 1000): 11,689,512 · 21,797,672 · 25,557,032 · 44,549,160
+# torchvision's counts less its classifier, 1000·C + 1000; tensors; entries of the state
 RESNETS = {
     "resnet18": (11_689_512 - 513_000, 60, 120),
     "resnet34": (21_797_672 - 513_000, 108, 216),
     "resnet50": (25_557_032 - 2_049_000, 159, 318),
     "resnet101": (44_549_160 - 2_049_000, 312, 624),
+    "resnet152": (60_192_808 - 2_049_000, 465, 930),
 }
 
 
@@ -71,13 +72,100 @@ def test_resnets_have_torchvisions_numbers_of_parameters(name: str) -> None:
     assert len(backbone.state_dict()) == entries
 
 
+# torchvision's counts, three fully connected layers of 123,642,856 included
+VGGS = {
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+}
+
+
 @pytest.mark.usefixtures("without_numbers")
+@pytest.mark.parametrize("name", VGGS)
+def test_vggs_have_torchvisions_numbers_of_parameters(name: str) -> None:
+    assert learnable(models.VGG(name)) == VGGS[name] - 123_642_856
+
+
 def test_vgg16_has_torchvisions_convolutions() -> None:
-    backbone = models.VGG16()
-    assert learnable(backbone) == 138_357_544 - 123_642_856  # all, less the three fully connected layers
+    backbone = models.VGG("vgg16", NARROW)
     at = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
     assert list(backbone.state_dict()) == [f"features.{k}.{part}" for k in at for part in ("weight", "bias")]
-    assert backbone.features[28].weight.shape == (512, 512, 3, 3)
+    assert backbone.features[28].weight.shape == (8, 8, 3, 3)
+
+
+def test_vgg11_bn_has_torchvisions_layers() -> None:
+    """Its conv → batch norm → ReLU, by place."""
+    backbone = models.VGG("vgg11_bn", NARROW)
+    kinds = [type(layer).__name__ for layer in backbone.features]
+    conv = ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert kinds == [*conv, "MaxPool2d", *conv, "MaxPool2d", *(2 * conv + ["MaxPool2d"]) * 3]
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert list(backbone.state_dict()) == [
+        key
+        for k in (0, 4, 8, 11, 15, 18, 22, 25)
+        for key in (f"features.{k}.weight", f"features.{k}.bias", *(f"features.{k + 1}.{part}" for part in norm))
+    ]
+
+
+@pytest.mark.usefixtures("without_numbers")
+@pytest.mark.parametrize(("name", "numbers"), [("fcn_resnet50", 35_322_218), ("fcn_resnet101", 54_314_346)])
+def test_dilated_networks_have_the_published_numbers_of_parameters(name: str, numbers: int) -> None:
+    """Of torchvision's files, whose second classifier has 2,359,296 + 512 + 5,397 of them."""
+    assert learnable(models.create(name, aux=True)) == numbers
+    assert learnable(models.create(name)) == numbers - 2_365_205
+
+
+def test_dilated_networks_have_torchvisions_dropout_and_outputs() -> None:
+    model = models.create("fcn_resnet50", 3, width=NARROW, seed=0, aux=True).eval()
+    assert (model.classifier[3].p, model.aux_classifier[3].p) == (0.1, 0.1)
+    x = mf.Tensor(np.random.default_rng(0).standard_normal((2, 3, 20, 31)).astype(np.float32))
+    both = model.outputs(x)
+    assert {key: y.shape for key, y in both.items()} == {"out": (2, 3, 20, 31), "aux": (2, 3, 20, 31)}
+    assert np.array_equal(both["out"], model(x))
+    assert not np.array_equal(both["out"], both["aux"])
+    assert list(models.create("fcn_resnet50", 3, width=NARROW, seed=0).eval().outputs(x)) == ["out"]
+
+
+def test_dilation_takes_the_place_of_stride() -> None:
+    """torchvision's replace_stride_with_dilation=[False, True, True]: a layer's first block has the dilation of the
+    layer before."""
+    resnet = models.ResNet("resnet50", NARROW, dilated=True)
+    for layer, stride, first, later in (("layer2", 2, 1, 1), ("layer3", 1, 1, 2), ("layer4", 1, 2, 4)):
+        convs = [block.conv2 for block in getattr(resnet, layer)]
+        assert [conv.stride[0] for conv in convs] == [stride, *[1] * (len(convs) - 1)]
+        assert [conv.dilation[0] for conv in convs] == [first, *[later] * (len(convs) - 1)]
+        assert getattr(resnet, layer)[0].downsample[0].stride == (stride, stride)
+    maps = models.fcn.coord_maps(resnet.layers())
+    assert maps["layer2"] == maps["layer3"] == maps["layer4"]
+    assert maps["layer4"] == models.fcn.coord_maps(models.ResNet("resnet18", NARROW).layers())["layer2"]
+
+
+def test_backbones_take_images_of_other_channels() -> None:
+    for backbone in (models.VGG("vgg11", NARROW, in_channels=4), models.ResNet("resnet18", NARROW, in_channels=4)):
+        found = backbone(mf.Tensor(np.ones((1, 4, 32, 64), np.float32)))
+        assert {stage: x.shape[1] for stage, x in found.items()} == backbone.channels
+    with pytest.raises(ValueError, match="has shape \\(1, 3, 8, 8\\); \\(N, 4, H, W\\) is needed"):
+        models.FCNResNet("resnet50", 2, NARROW, in_channels=4)(mf.Tensor(np.ones((1, 3, 8, 8), np.float32)))
+
+
+def test_backbones_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="VGG: name is 'vgg12'; one of vgg11, vgg13, vgg16, vgg19, vgg11_bn, .* needed"
+    ):
+        models.VGG("vgg12")
+    with pytest.raises(ValueError, match="ResNet: name is 'resnet20'; one of resnet18, .* needed"):
+        models.ResNet("resnet20")
+    with pytest.raises(
+        ValueError, match="resnet34 has no bottlenecks to dilate; one of resnet50, resnet101, resnet152"
+    ):
+        models.ResNet("resnet34", dilated=True)
+    with pytest.raises(ValueError, match="FCNResNet: name is 'resnet152'; one of resnet50, resnet101 is needed"):
+        models.FCNResNet("resnet152", 2)
 
 
 def test_resnets_have_torchvisions_names() -> None:
@@ -145,7 +233,8 @@ def test_the_heads_names() -> None:
     [
         ("fcn32s_vgg16_paper", {"image": 19}),
         ("fcn16s_vgg16_paper", {"pool4": 5, "image": 27}),
-        ("fcn8s_vgg16_paper", {"pool4": 5, "pool3": 9, "image": 31}),
+        *((f"fcn8s_{vgg}_paper", {"pool4": 5, "pool3": 9, "image": 31}) for vgg in VGGS),
+        ("fcn8s_atonce_vgg16_paper", {"pool4": 5, "pool3": 9, "image": 31}),
     ],
 )
 def test_the_papers_crops_are_derived(name: str, crops: dict[str, int]) -> None:
@@ -155,7 +244,7 @@ def test_the_papers_crops_are_derived(name: str, crops: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f"fcn{s}s_{b}" for s in (32, 16, 8) for b in ("vgg16", "resnet18_aligned", "resnet101_aligned")]
+    "name", [f"fcn{s}s_{b}" for s in (32, 16, 8) for b in (*VGGS, "resnet18_aligned", "resnet152_aligned")]
 )
 def test_aligned_networks_crop_nothing(name: str) -> None:
     model = models.create(name, 3, width=NARROW)
@@ -175,7 +264,7 @@ def test_the_articles_head_says_how_far_off_it_is(backbone: str) -> None:
 @pytest.mark.parametrize("first_padding", [100, 1, 97, 64])
 def test_crops_follow_the_first_padding(first_padding: int) -> None:
     """pool4 5 and pool3 9 whatever the padding, and the image's padding − 69."""
-    vgg = models.VGG16(NARROW, first_padding)
+    vgg = models.VGG(width=NARROW, first_padding=first_padding)
     head = models.fcn.FullyConnected(vgg.channels["pool5"], 64, padding=0)
     crops = models.FCN(vgg, 3, 8, "paper", head).offsets
     assert [int(crops[k][0]) for k in ("pool4", "pool3", "image")] == [5, 9, first_padding - 69]
@@ -185,11 +274,11 @@ def test_a_head_that_no_crop_aligns_is_refused() -> None:
     with pytest.raises(ValueError, match="no crop aligns"):
         models.FCN(models.ResNet("resnet18", NARROW), 3, 8, "paper")
     with pytest.raises(ValueError, match="no crop aligns"):
-        models.FCN(models.VGG16(NARROW), 3, 8, "aligned")
+        models.FCN(models.VGG(width=NARROW), 3, 8, "aligned")
     with pytest.raises(ValueError, match="stride is 4; 8, 16 or 32 is needed"):
-        models.FCN(models.VGG16(NARROW), 3, 4, "same")
-    with pytest.raises(ValueError, match="upsampling is 'bilinear'; one of paper, same, aligned is needed"):
-        models.FCN(models.VGG16(NARROW), 3, 8, "bilinear")
+        models.FCN(models.VGG(width=NARROW), 3, 4, "same")
+    with pytest.raises(ValueError, match="upsampling is 'bilinear'; one of paper, odd, same, aligned is needed"):
+        models.FCN(models.VGG(width=NARROW), 3, 8, "bilinear")
 
 
 # ----- alignment as behaviour
@@ -204,16 +293,14 @@ def copy_channel_0(conv: Any) -> None:
         conv.bias.data[...] = 0
 
 
-def make_copy(model: Any, branch: str, residual: bool) -> None:
-    """Weights with which the network copies channel 0 of the image through its layers, up to `branch`'s scores, and
-    bilinear filters bring it back; the other branches' scores are 0."""
-    model.to(np.float64).eval()
-    for module in model.backbone.modules():
+def copy_through_backbone(backbone: Any, residual: bool) -> None:
+    """Weights with which a backbone copies channel 0 of the image to channel 0 of every stage."""
+    for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             copy_channel_0(module)
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.data[...] = 1 - module.eps  # √(var + eps) = 1
-    for module in model.backbone.modules():
+    for module in backbone.modules():
         if not hasattr(module, "downsample"):
             continue
         last = module.bn3 if hasattr(module, "bn3") else module.bn2
@@ -221,6 +308,13 @@ def make_copy(model: Any, branch: str, residual: bool) -> None:
             last.weight.data[...] = 0  # the block is its shortcut
         else:
             module.downsample[1].weight.data[...] = 0  # the block is its convolutions
+
+
+def make_copy(model: Any, branch: str, residual: bool) -> None:
+    """Weights with which the network copies channel 0 of the image through its layers, up to `branch`'s scores, and
+    bilinear filters bring it back; the other branches' scores are 0."""
+    model.to(np.float64).eval()
+    copy_through_backbone(model.backbone, residual)
     if model.head is not None:
         copy_channel_0(model.head.fc6)
         copy_channel_0(model.head.fc7)
@@ -277,6 +371,7 @@ EXACT = [
         for n, s in enumerate((32, 16, 8))
         for b in RESNET_BRANCHES[: n + 1]
     ),
+    *((f"fcn8s_{vgg}", b) for vgg in ("vgg11", "vgg19_bn") for b in VGG_BRANCHES),
 ]
 
 
@@ -300,6 +395,17 @@ def test_the_articles_head_shows_each_stage_displaced_by_another_distance(
     assert shift(f"fcn8s_{backbone}", branch) == pytest.approx((pixels, pixels), abs=1e-9)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_bilinear_interpolation_shows_what_a_dilated_network_sees_three_and_a_half_pixels_away(residual: bool) -> None:
+    """It takes the cells for the middles of blocks of 8 pixels; they lie on the first pixels of these blocks."""
+    model = models.create("fcn_resnet50", 2, width=NARROW, seed=0).to(np.float64).eval()
+    copy_through_backbone(model.backbone, residual)
+    copy_through_backbone(model.classifier, residual)
+    down, right = np.indices((160, 160)) - coordinates(model)
+    for displaced in (down, right):
+        np.testing.assert_allclose(displaced[INTERIOR, INTERIOR], 3.5, atol=1e-9)
+
+
 # ----- image sizes
 
 
@@ -310,7 +416,14 @@ def scores(model: nn.Module, height: int, width: int, batch: int = 1) -> np.ndar
 
 @pytest.mark.parametrize(
     "name",
-    ["fcn8s_vgg16", "fcn8s_resnet18", "fcn8s_resnet18_aligned", "fcn16s_decoder_vgg16", "fcn16s_decoder_resnet18"],
+    [
+        "fcn8s_vgg16",
+        "fcn8s_resnet18",
+        "fcn8s_resnet18_aligned",
+        "fcn16s_decoder_vgg16",
+        "fcn16s_decoder_resnet18",
+        "fcn_resnet50",
+    ],
 )
 def test_every_size_from_1_to_130_works(name: str) -> None:
     model = models.create(name, 2, width=NARROW, seed=0).eval()
@@ -395,20 +508,26 @@ def test_no_two_layers_start_with_the_same_weights() -> None:
 
 
 def test_available_lists_every_family() -> None:
-    resnets = ("resnet18", "resnet34", "resnet50", "resnet101")
-    wanted = [f"fcn{s}s_vgg16{v}" for s in (32, 16, 8) for v in ("", "_paper")]
-    wanted += [f"fcn{s}s_{b}{v}" for s in (32, 16, 8) for b in resnets for v in ("", "_aligned")]
-    wanted += [f"fcn16s_decoder_{b}" for b in ("vgg16", *resnets)]
+    paper = ("", "_paper")
+    wanted = [f"fcn{s}s_{b}{v}" for s in (32, 16, 8) for b in (*VGGS, "alexnet") for v in paper]
+    wanted += [f"fcn{s}s_{b}{v}" for s in (32, 16, 8) for b in RESNETS for v in ("", "_aligned")]
+    wanted += [f"fcn{s}s_googlenet" for s in (32, 16, 8)]
+    wanted += [f"fcn16s_decoder_{b}" for b in (*VGGS, *RESNETS)]
+    wanted += [f"fcn8s_atonce_{b}{v}" for b in VGGS for v in paper]
+    wanted += ["fcn_resnet50", "fcn_resnet101", "unet", "hed"]
     assert sorted(models.available()) == sorted(wanted)
+    assert len(VGGS) == 8
+    assert len(RESNETS) == 5
 
 
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [
+        ("fcn8s_vgg-16", "fcn8s_vgg16"),
         ("fcn8s_vgg61", "fcn8s_vgg16"),
         ("FCN8s_resnet101", "fcn8s_resnet101"),
         ("fcn8s_resnet18_alinged", "fcn8s_resnet18_aligned"),
-        ("fcn16s_decoder_vgg", "fcn16s_decoder_vgg16"),
+        ("fcn16s_decoder_resnet_34", "fcn16s_decoder_resnet34"),
     ],
 )
 def test_a_typo_gets_the_nearest_name(typo: str, meant: str) -> None:

@@ -13,16 +13,15 @@ from PIL import Image
 
 from minifcn.data.dataset import Sample
 from minifcn.data.labels import IGNORE
+from minifcn.models.inputs import TORCHVISION
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "normalize", "denormalize", "resize", "Augment"]
 
 #: The mean and standard deviation of ImageNet's red, green and blue on the scale 0 … 1: what pretrained backbones (in
 #: torchvision's convention) expect to be taken out. They serve a network trained from nothing just as well.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = TORCHVISION.mean, TORCHVISION.std
 
-_MEAN = np.array(IMAGENET_MEAN, np.float32)[:, None, None] * 255
-_STD = np.array(IMAGENET_STD, np.float32)[:, None, None] * 255
+_MEAN, _STD = TORCHVISION.on_bytes()
 _MEAN_COLOR = np.rint(_MEAN[:, 0, 0]).astype(np.uint8)
 
 
@@ -36,14 +35,7 @@ def normalize(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     >>> [round(float(x), 3) for x in normalize(np.full((1, 1, 3), 255, np.uint8)).ravel()]
     [2.249, 2.429, 2.64]
     """
-    if image.dtype != np.uint8:
-        raise TypeError(f"normalize: image is {image.dtype}; it must be uint8, 0 … 255")
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"normalize: image is {image.shape}; expected (H, W, 3)")
-    out: NDArray[np.float32] = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
-    out -= _MEAN
-    out /= _STD
-    return out
+    return TORCHVISION.prepare(image, "normalize")
 
 
 def denormalize(x: NDArray[np.floating]) -> NDArray[np.uint8]:

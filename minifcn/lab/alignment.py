@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Protocol, cast
 
-from minifcn import nn
+from minifcn import models, nn
 from minifcn.geometry import (
     CoordMap,
     Pair,
@@ -199,6 +199,15 @@ def misfits(model: nn.Module, sizes: Iterable[int] = SIZES) -> dict[int, str]:
 # -- sizes
 
 
+def names() -> list[str]:
+    """The networks of minifcn.models that are made of layers and fusions, which `align` asks for.
+
+    >>> "fcn8s_vgg16_paper" in names(), "hed" in names()
+    (True, False)
+    """
+    return [name for name in models.available() if name.startswith(("fcn32s_", "fcn16s_", "fcn8s_", "unet"))]
+
+
 class _Misfit(Exception):
     """Why an image size does not work."""
 
@@ -282,7 +291,7 @@ def _displaced(deepest: str, fusions: Sequence[Fusion]) -> dict[str, Exact]:
     """By how many pixels the scores of each stage appear too far down and right in the end."""
     sources = [(deepest, fusions[0].before, 0)]
     for k, fusion in enumerate(fusions):
-        if fusion.added:
+        if fusion.joins:
             height, width = fusion.start
             sources.append((fusion.stage, fusion.onto.then_crop((max(height, 0), max(width, 0))), k + 1))
     found = {}

@@ -49,14 +49,14 @@ def _fusions_text(a: Alignment) -> list[str]:
     )
     for number, (fusion, fits) in enumerate(a.fusions, start=1):
         layer, last = fusion.layer, fusion.stage == IMAGE
-        then = "cut to the image" if last else f"{fusion.stage} {'is added' if fusion.added else 'gives the size'}"
-        lines += [
-            "",
+        then = "cut to the image" if last else f"{fusion.stage} {'joins' if fusion.joins else 'gives the size'}"
+        heading, *more = _paragraph(
             f"{number}. {fusion.name}: kernel {_once(layer.kernel_size)}, stride {_once(layer.stride)}, padding "
-            f"{_once(layer.padding)}, c = {_once(_middle_text(layer, axis) for axis in range(2))}; then {then}",
-        ]
+            f"{_once(layer.padding)}, c = {_once(_middle_text(layer, axis) for axis in range(2))}; then {then}"
+        )
+        lines += ["", heading, *("   " + line for line in more)]
         rows = [(fusion.name, _once(map(_upsampled, fusion.before, fusion.after, _middle(layer), layer.stride)))]
-        if last or fusion.added:
+        if last or fusion.joins:
             rows.append((fusion.stage, _map(fusion.onto)))
             rows.append(("crop", _once(_crop(fusion, axis) for axis in range(2))))
         rows.append((f"at {_by(a.size)}", _meeting(fusion, fits)))

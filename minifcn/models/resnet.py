@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101 as backbones: a stem and four layers of residual blocks (He et al. 2016, table 1).
+"""ResNet-18/34/50/101/152 as backbones: a stem and four layers of residual blocks (He et al. 2016, table 1).
 
 Parameters have torchvision's names (conv1.weight, layer1.0.bn1.bias …), so its weights fit; like torchvision's, the
 bottleneck's stride is in its 3×3 convolution.
@@ -12,13 +12,19 @@ from minifcn.nn import init
 from minifcn.nn.containers import run
 from minifcn.nn.module import Parameter
 
-BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-BOTTLENECK = ("resnet50", "resnet101")
+BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+BOTTLENECK = ("resnet50", "resnet101", "resnet152")
 
 
-def _conv(c: int, o: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def _conv(c: int, o: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """A convolution without bias (the batch norm after it has one), with the padding that keeps cell 0 in place."""
-    conv = nn.Conv2d(c, o, kernel, stride, padding=kernel // 2, bias=False)
+    conv = nn.Conv2d(c, o, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
     conv.weight = Parameter(init.kaiming_normal(conv.weight.shape, mode="fan_out"))
     return conv
 
@@ -66,11 +72,11 @@ class Bottleneck(_Block):
 
     expansion = 4
 
-    def __init__(self, c: int, inner: int, stride: int) -> None:
+    def __init__(self, c: int, inner: int, stride: int, dilation: int = 1) -> None:
         super().__init__()
         o = inner * self.expansion
         self.conv1, self.bn1 = _conv(c, inner, 1), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = _conv(inner, inner, 3, stride), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = _conv(inner, inner, 3, stride, dilation), nn.BatchNorm2d(inner)
         self.conv3, self.bn3 = _conv(inner, o, 1), nn.BatchNorm2d(o)
         self._finish(c, o, stride)
 
@@ -79,28 +85,47 @@ class Bottleneck(_Block):
 
 
 class ResNet(nn.Module):
-    """image (N,3,H,W) → {"stem": 1/2, "layer1": 1/4, "layer2": 1/8, "layer3": 1/16, "layer4": 1/32 of the size}.
+    """image (N,C,H,W) → {"stem": 1/2, "layer1": 1/4, "layer2": 1/8, "layer3": 1/16, "layer4": 1/32 of the size}.
 
     Args:
         name: one of BLOCKS.
         width: multiplies every channel count.
+        in_channels: C.
+        dilated: layer3 and layer4 keep layer2's size. Where they would halve it, the 3×3 convolutions from there on
+            spread their taps 2 and 4 cells apart, so that they reach as far (Yu & Koltun 2016). As in torchvision, the
+            first 3×3 convolution of a layer has the dilation of the layer before.
+
+    Raises:
+        ValueError: another name, or `dilated` without bottlenecks.
+
+    >>> layer4 = ResNet("resnet50", width=1 / 64, dilated=True).layer4
+    >>> [block.conv2.dilation for block in layer4], [block.conv2.stride for block in layer4]
+    ([(2, 2), (4, 4), (4, 4)], [(1, 1), (1, 1), (1, 1)])
     """
 
-    def __init__(self, name: str, width: float = 1.0) -> None:
+    def __init__(self, name: str, width: float = 1.0, in_channels: int = 3, dilated: bool = False) -> None:
         super().__init__()
-        block: type[BasicBlock | Bottleneck] = Bottleneck if name in BOTTLENECK else BasicBlock
+        if name not in BLOCKS:
+            raise ValueError(f"ResNet: name is {name!r}; one of {', '.join(BLOCKS)} is needed")
+        if dilated and name not in BOTTLENECK:
+            raise ValueError(f"ResNet: {name} has no bottlenecks to dilate; one of {', '.join(BOTTLENECK)} is needed")
         c = max(round(64 * width), 1)
-        self.conv1, self.bn1, self.relu = _conv(3, c, 7, stride=2), nn.BatchNorm2d(c), nn.ReLU()
+        self.conv1, self.bn1, self.relu = _conv(in_channels, c, 7, stride=2), nn.BatchNorm2d(c), nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         self.channels = {"stem": c}
-        for k, depth in enumerate(BLOCKS[name]):
-            inner = max(round(64 * 2**k * width), 1)
-            blocks = []
+        stride, dilation = 1, 1  # of a layer's first block
+        for k, depth in enumerate(BLOCKS[name], start=1):
+            inner = max(round(64 * 2 ** (k - 1) * width), 1)
+            later = dilation * 2 if dilated and k >= 3 else 1
+            blocks: list[BasicBlock | Bottleneck] = []
             for n in range(depth):
-                blocks.append(block(c, inner, stride=2 if n == 0 and k > 0 else 1))
+                s, d = (stride, dilation) if n == 0 else (1, later)
+                block = Bottleneck(c, inner, s, d) if name in BOTTLENECK else BasicBlock(c, inner, s)
+                blocks.append(block)
                 c = inner * block.expansion
-            setattr(self, f"layer{k + 1}", nn.Sequential(*blocks))
-            self.channels[f"layer{k + 1}"] = c
+            setattr(self, f"layer{k}", nn.Sequential(*blocks))
+            self.channels[f"layer{k}"] = c
+            stride, dilation = 1 if dilated and k >= 2 else 2, later
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stages, in order."""

@@ -1,4 +1,5 @@
-"""VGG-16's convolutions as a backbone: five stages, each ending in a 2×2 pooling (Simonyan & Zisserman 2015, column D).
+"""The convolutions of VGG-11, 13, 16 and 19 as backbones: five stages, each ending in a 2×2 pooling (Simonyan &
+Zisserman 2015, table 1, columns A, B, D and E), and the same with a batch norm after each convolution ("vgg16_bn").
 
 Parameters have torchvision's names (features.0.weight …), so its weights fit.
 """
@@ -7,36 +8,46 @@ from __future__ import annotations
 
 from minifcn import nn
 from minifcn.autograd import Tensor
-from minifcn.nn import init
+from minifcn.models.common import kaiming_conv
 from minifcn.nn.containers import run
-from minifcn.nn.module import Parameter
 
-STAGES = (("pool1", 2, 64), ("pool2", 2, 128), ("pool3", 3, 256), ("pool4", 3, 512), ("pool5", 3, 512))
+STAGES = (("pool1", 64), ("pool2", 128), ("pool3", 256), ("pool4", 512), ("pool5", 512))
+_COLUMNS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+DEPTHS = {f"{name}{norm}": depths for norm in ("", "_bn") for name, depths in _COLUMNS.items()}  # convolutions a stage
 
 
-class VGG16(nn.Module):
-    """image (N,3,H,W) → {"pool1": 1/2, …, "pool5": 1/32 of the size}.
+class VGG(nn.Module):
+    """image (N,C,H,W) → {"pool1": 1/2, …, "pool5": 1/32 of the size}.
 
     Args:
+        name: one of DEPTHS.
         width: multiplies every channel count.
         first_padding: padding of conv1_1. The paper's 100 makes room for fc6 at every image size; 1 keeps the size.
+        in_channels: C.
+
+    Raises:
+        ValueError: another name.
 
     Pools round up (Caffe's ceil mode), so that no row of the image is lost at any size.
+
+    >>> VGG("vgg11_bn", width=1 / 64).channels
+    {'pool1': 1, 'pool2': 2, 'pool3': 4, 'pool4': 8, 'pool5': 8}
     """
 
-    def __init__(self, width: float = 1.0, first_padding: int = 1) -> None:
+    def __init__(self, name: str = "vgg16", width: float = 1.0, first_padding: int = 1, in_channels: int = 3) -> None:
         super().__init__()
+        if name not in DEPTHS:
+            raise ValueError(f"VGG: name is {name!r}; one of {', '.join(DEPTHS)} is needed")
         layers: list[nn.Module] = []
         self.ends: dict[int, str] = {}  # index of a pooling layer → its stage
         self.channels: dict[str, int] = {}
-        c = 3
-        for stage, depth, channels in STAGES:
+        c = in_channels
+        for (stage, channels), depth in zip(STAGES, DEPTHS[name], strict=True):
             o = max(round(channels * width), 1)
             for _ in range(depth):
-                conv = nn.Conv2d(c, o, 3, padding=first_padding if not layers else 1)
-                conv.weight = Parameter(init.kaiming_normal(conv.weight.shape))
-                conv.bias.data[...] = 0
-                layers += [conv, nn.ReLU()]
+                conv = kaiming_conv(c, o, 3, padding=1 if layers else first_padding)
+                norm = [nn.BatchNorm2d(o)] if name.endswith("_bn") else []
+                layers += [conv, *norm, nn.ReLU()]
                 c = o
             self.ends[len(layers)] = stage
             self.channels[stage] = c

@@ -76,6 +76,7 @@ class TrainConfig:
 
     model: str = _option("fcn8s_resnet18", "network, one of `minifcn info`")
     width: float = _option(0.25, "channels of the network, as a part of the full number")
+    fuse: str = _option("sum", "how FCN-16s and FCN-8s join the scores of two strides", choices=("sum", "cat"))
     data: str = _option("shapes", "data set: shapes, camvid:DIR, voc:DIR or folder:IMAGES:MASKS")
     size: tuple[int, int] = _option((128, 128), "size of a shapes scene in pixels", parse=parse_size, metavar="HxW")
     scenes: int = _option(1600, "number of training scenes that shapes makes")
@@ -148,7 +149,8 @@ class TrainConfig:
     @property
     def model_options(self) -> dict[str, Any]:
         """What `minifcn.models.create` needs to know beside the number of classes."""
-        return {"width": self.width}
+        # what is the default is left out: files from before the option existed are of the same network
+        return {"width": self.width} | ({"fuse": self.fuse} if self.fuse != "sum" else {})
 
     def data_options(self, split: str) -> dict[str, Any]:
         """What `minifcn.data.open_dataset` needs to know for a split, beside `data`."""

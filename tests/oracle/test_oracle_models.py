@@ -6,6 +6,8 @@ Errors are measured per tensor in the maximum norm, max |ours − theirs| / max 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from compare import relative_error, torch
@@ -39,19 +41,36 @@ CASES: list[tuple[str, tuple[int, ...], bool]] = [
         for mode in (True, False)
     ),
     ("fcn16s_decoder_resnet101", ODD, True),
+    *((f"fcn8s_{b}", ODD, False) for b in ("vgg11", "vgg13_bn", "vgg19_bn")),
+    ("fcn8s_vgg11_bn_paper", SMALL, False),
+    ("fcn16s_vgg19_paper", SMALL, False),
+    *((f"fcn8s_atonce_vgg16{v}", SMALL, False) for v in ("", "_paper")),
+    *((f"fcn8s_resnet152{v}", EVEN, True) for v in ("", "_aligned")),
+    ("fcn16s_decoder_resnet152", EVEN, False),
+    ("fcn16s_decoder_vgg13_bn", WIDE, False),
+    ("fcn_resnet50", ODD, True),
+    ("fcn_resnet101", EVEN, False),
+]
+
+CONCATENATED: list[tuple[str, tuple[int, ...], bool]] = [
+    ("fcn8s_vgg16", ODD, False),
+    ("fcn16s_vgg16_paper", SMALL, False),
+    ("fcn8s_vgg16_paper", SMALL, False),
+    *((f"fcn{s}s_resnet18{v}", ODD, True) for s in (16, 8) for v in ("", "_aligned")),
 ]
 
 
-def network(name: str, rng: np.random.Generator) -> mf.nn.Module:
+def network(name: str, rng: np.random.Generator, fuse: str = "sum") -> mf.nn.Module:
     """minifcn's network in float64. What starts at 0 or 1 (scores, biases, batch norms) gets random numbers, and the
-    bilinear filters some noise, so that no exchanged channel or axis can hide. Dropout is off."""
-    model = models.create(name, CLASSES, width=1 / NARROW, seed=1).to(np.float64)
+    bilinear filters, and the fusions that begin as sums, some noise, so that no exchanged channel or axis can hide.
+    Dropout is off."""
+    model = models.create(name, CLASSES, width=1 / NARROW, seed=1, fuse=fuse).to(np.float64)
     for key, p in model.named_parameters():
         noise = rng.standard_normal(p.shape)
         with p.writing() as array:
             if array.ndim == 1:
                 array += 0.3 * noise
-            elif "score" in key:
+            elif "score" in key or key.startswith("fuse_"):
                 array += 0.3 * noise / np.sqrt(np.prod(p.shape[1:]))
     for key, b in model.named_buffers():
         if not key.endswith("num_batches_tracked"):
@@ -70,7 +89,20 @@ def network(name: str, rng: np.random.Generator) -> mf.nn.Module:
 )
 def test_scores_and_every_gradient_equal_pytorchs(name: str, shape: tuple[int, ...], training: bool) -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = network(name, rng), twin(name, CLASSES, NARROW).double()
+    compare(network(name, rng), twin(name, CLASSES, NARROW), shape, training, rng)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "training"), CONCATENATED, ids=[f"{n}-{s[2]}x{s[3]}" for n, s, _ in CONCATENATED]
+)
+def test_concatenating_networks_equal_pytorchs(name: str, shape: tuple[int, ...], training: bool) -> None:
+    rng = np.random.default_rng(0)
+    compare(network(name, rng, "cat"), twin(name, CLASSES, NARROW, "cat"), shape, training, rng)
+
+
+def compare(ours: Any, theirs: Any, shape: tuple[int, ...], training: bool, rng: np.random.Generator) -> None:
+    """Scores, loss, gradients and running statistics with equal weights."""
+    theirs.double()
     state = {k: torch.tensor(np.asarray(t)) for k, t in ours.state_dict().items()}
     theirs.load_state_dict(state, strict=True)
     ours.train(training).requires_grad_()  # the fixed bilinear filters too: their gradients are compared as well
