@@ -226,7 +226,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from minifcn.data import overlay, read_image
+    from minifcn.data import overlay, read_image, voc_palette
     from minifcn.training.checkpoint import load_model
     from minifcn.training.inference import choose_device, predict
     from minifcn.training.pictures import save_labels, save_picture
@@ -239,7 +239,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     jobs = _output_files(images, out, arguments.overwrite)
     module, card = load_model(arguments.weights)
     module.to(device)
-    palette = card.palette
+    palette = card.palette or voc_palette(card.num_classes)  # a card need not have one
     out.mkdir(parents=True, exist_ok=True)
     code = OK
     for image, labels_file, overlay_file in jobs:
@@ -313,7 +313,7 @@ def _info(arguments: argparse.Namespace) -> int:
     if arguments.model is None:
         say("\n".join(models.available()))
         return OK
-    options = {name: value for name, value in _given(arguments).items() if name == "width"}
+    options = {name: value for name, value in _given(arguments).items() if name in ("width", "fuse")}
     module = models.create(arguments.model, num_classes=arguments.num_classes, **options)
     summary = summarize(module, arguments.size, arguments.batch, memory=arguments.memory)
     say(summary.table())
@@ -373,10 +373,10 @@ def _add_gradcheck(parser: argparse.ArgumentParser) -> None:
 
 def _align(arguments: argparse.Namespace) -> int:
     from minifcn import models
-    from minifcn.lab.alignment import align
+    from minifcn.lab.alignment import align, names
 
     if arguments.model is None:
-        say("\n".join(models.available()))
+        say("\n".join(names()))
         return OK
     module = models.create(arguments.model, num_classes=1, width=1 / 64)  # positions do not depend on channels
     found = align(module, arguments.size)
@@ -402,7 +402,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     asked = ((arguments.graph, write_graph), (arguments.json, write_events))
     jobs = [(Path(file), write) for file, write in asked if file is not None]
     _may_write("trace", [file for file, _ in jobs], arguments.overwrite)
-    options = {name: value for name, value in _given(arguments).items() if name == "width"}
+    options = {name: value for name, value in _given(arguments).items() if name in ("width", "fuse")}
     module = models.create(arguments.model, num_classes=arguments.num_classes, **options)
     try:
         found = trace_model(module, arguments.model, arguments.size, arguments.batch, backward=arguments.backward)
@@ -596,9 +596,14 @@ def _weights(arguments: argparse.Namespace) -> int:
 
     target = None if arguments.to is None else Path(arguments.to)
     if target is not None:
-        if target.suffix not in (".safetensors", ".npz"):
-            raise ValueError(f"weights: --to {target}; a name that ends in .safetensors or .npz is needed")
+        if target.suffix not in (".safetensors", ".npz", ".pth"):
+            raise ValueError(f"weights: --to {target}; a name that ends in .safetensors, .npz or .pth is needed")
         _may_write("weights", [target], arguments.overwrite)
+    if arguments.into is not None:
+        return _weights_into(arguments, target)
+    useless = [name for name in ("num_classes", "width", "partly") if name in arguments]
+    if useless:
+        raise ValueError(f"weights: --{useless[0].replace('_', '-')} says something about the network of --into MODEL")
     arrays = read(arguments.file)
     say(table(arrays))
     if target is not None:
@@ -607,9 +612,48 @@ def _weights(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _weights_into(arguments: argparse.Namespace, target: Path | None) -> int:
+    """Load a file into a network, say what fits, and write the network."""
+    from minifcn.training.checkpoint import ModelCard, save_weights
+    from minifcn.training.files import write_arrays
+    from minifcn.weights import read
+    from minifcn.weights.matching import match
+
+    options = {"width": arguments.width} if "width" in arguments else {}
+    card = ModelCard(arguments.into, getattr(arguments, "num_classes", 21), options)
+    module = card.create()
+    found = match(module, read(arguments.file))
+    report = found.report
+    say(f"{arguments.file} into {card.describe()}\n{report}")
+    partly = "partly" in arguments
+    if not found.arrays or not (report.fits or partly):
+        counts = ((report.missing, "missing"), (report.misshaped, "mis-shaped"), (report.unexpected, "unexpected"))
+        faults = ", ".join(f"{len(entries)} {what}" for entries, what in counts if entries)
+        advice = "; --partly loads what fits" if found.arrays else "; nothing fits"
+        hint = f"; {report.hint}" if report.hint else ""
+        raise ValueError(f"weights: {arguments.file} does not fit {card.describe()}: {faults}{hint}{advice}")
+    if target is not None:
+        module.load_state_dict(found.arrays, strict=False)
+        if target.suffix == ".safetensors":
+            save_weights(target, module, card)
+        else:
+            write_arrays(target, {name: tensor.numpy() for name, tensor in module.state_dict().items()})
+        say(f"\nwritten: {target}")
+    return OK
+
+
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a .pth, .safetensors, .npz, .npy or .caffemodel file")
-    parser.add_argument("--to", metavar="FILE", help="write the arrays to a .safetensors or .npz file")
+    parser.add_argument("file", metavar="FILE", help="a .pth, .safetensors, .npz, .npy, .caffemodel or .h5 file")
+    parser.add_argument("--into", metavar="MODEL", help="load them into this network and say what fits")
+    quiet = argparse.SUPPRESS
+    parser.add_argument("--num-classes", type=_positive, default=quiet, metavar="K", help="of that network (21)")
+    parser.add_argument("--width", type=float, default=quiet, help="of that network: channels, as a part (1)")
+    parser.add_argument("--partly", action="store_true", default=quiet, help="go on where only a part of them fits")
+    parser.add_argument(
+        "--to",
+        metavar="FILE",
+        help="write them (with --into the network's, for eval and predict) to a .safetensors, .npz or .pth file",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
@@ -646,7 +690,7 @@ def _parser() -> argparse.ArgumentParser:
     command("gradcheck", _gradcheck, _add_gradcheck, "compare gradients with differences, for operations and networks")
     command("align", _align, _add_align, "show where a network's cells lie in the image, and derive its crops")
     command("trace", _trace, _add_trace, "list a network's operations, forward and backward, with time and memory")
-    command("weights", _weights, _add_weights, "list what a weights file holds, and convert it")
+    command("weights", _weights, _add_weights, "list what a weights file holds, convert it, and load it into a network")
     command("bench", _bench, _add_bench, "time kernels and networks on this machine, against PyTorch")
     command(
         "tconv", _tconv, _add_tconv, "explain one transposed convolution: sizes, matrix, ways to compute it, pictures"
@@ -664,6 +708,12 @@ def _add_network(parser: argparse.ArgumentParser, size: tuple[int, int]) -> None
     parser.add_argument("--num-classes", type=_positive, default=21, metavar="K", help="number of classes (21)")
     parser.add_argument(
         "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
+    )
+    parser.add_argument(
+        "--fuse",
+        choices=("sum", "cat"),
+        default=argparse.SUPPRESS,
+        help="how FCN-16s and FCN-8s join the scores of two strides (sum)",
     )
 
 

@@ -18,7 +18,9 @@ import minifcn as mf
 from minifcn import cli
 from minifcn.cli import main
 from minifcn.data import Shapes
-from minifcn.training import load_model
+from minifcn.data.labels import IGNORE_COLOR
+from minifcn.training import load_model, save_weights
+from minifcn.training.checkpoint import ModelCard
 from minifcn.training.inference import predict
 
 TINY = ["--width", "0.0625", "--size", "32x32", "--scenes", "4", "--val-scenes", "2", "--batch-size", "2"]
@@ -113,6 +115,15 @@ def test_predict_writes_labels_and_overlays_of_the_images_own_sizes(run, photos,
             assert labels.getpalette()[:18] == [part for colour in card.palette for part in colour]
         with Image.open(f"out/{name}_overlay.png") as overlay:
             assert (overlay.mode, overlay.size) == ("RGB", size)
+
+
+def test_predict_paints_with_vocs_colours_where_the_weights_have_none(photos, capsys):
+    card = ModelCard("fcn32s_vgg11", 3, {"width": 1 / 16})
+    save_weights("bare.safetensors", card.create(), card)  # scores are 0, so class 0 wins everywhere
+    assert main(["predict", "bare.safetensors", str(photos / "two.png")]) == 0
+    labels = Image.open("predictions/two_labels.png")
+    assert np.array_equal(np.asarray(labels), np.zeros((41, 30)))
+    assert labels.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, *IGNORE_COLOR]
 
 
 def test_predict_never_overwrites_unless_told_to(run, photos, capsys):

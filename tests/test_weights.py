@@ -475,14 +475,15 @@ def test_caffemodel_layers_that_are_wrong(put, monkeypatch):
         (b"", "starts with b''"),
         (b"<!DOCTYPE html><html>", "starts with b'<!DOCTYP'"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is of no known format"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file, such as Keras' .h5, and these are not read yet"),
         (b"\x80\4\x95\1\0\0\0\0\0\0\0N.", "is of no known format"),
     ],
 )
 def test_other_files(put, data, words):
     text = fault(put(data))
     assert words in text
-    assert text.endswith("PyTorch's .pth, .safetensors, NumPy's .npz and .npy, and Caffe's .caffemodel are read")
+    assert text.endswith(
+        "PyTorch's .pth, .safetensors, NumPy's .npz and .npy, Caffe's .caffemodel and Keras' .h5 are read"
+    )
 
 
 def test_folders_and_paths_that_lead_nowhere(tmp_path):
@@ -620,7 +621,7 @@ def test_the_command_lists(put, capsys):
     assert lines[-1] == "2 arrays, 7 values, 32 bytes; NOT all finite: 1 NaN and 1 Inf"
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
 @pytest.mark.parametrize("kind", GOOD)
 def test_converted_arrays_are_the_same_bits(put, tmp_path, capsys, kind, suffix):
     source, target = put(GOOD[kind]), tmp_path / f"out{suffix}"
@@ -634,7 +635,7 @@ def test_converted_arrays_are_the_same_bits(put, tmp_path, capsys, kind, suffix)
             assert all(same(loaded[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
 def test_layouts_scalars_and_awkward_names_are_converted(tmp_path, suffix):
     arrays = {"file": FLOATS.T, "n": np.array(3), "a.npy": np.zeros((0, 2)), "é/x": np.array([True])}
     data = [(f"{name}.npy", npy(a.dtype.str, a.shape, a.tobytes())) for name, a in arrays.items()]
@@ -662,13 +663,13 @@ def test_mistakes_are_one_sentence_and_nothing_is_overwritten(put, tmp_path, cap
     good, there = put(GOOD["npy"]), put(b"precious", "there.npz")
     assert "does not exist" in complaint(capsys, tmp_path / "none")
     assert "is a folder" in complaint(capsys, tmp_path)
-    assert "ends in .safetensors or .npz" in complaint(capsys, good, "--to", tmp_path / "out.pth")
+    assert "ends in .safetensors, .npz or .pth" in complaint(capsys, good, "--to", tmp_path / "out.h5")
     assert "exists already" in complaint(capsys, good, "--to", there)
     assert "is of no known format" in complaint(capsys, there, "--to", there, "--overwrite")
-    assert "HDF5" in complaint(capsys, put(b"\x89HDF\r\n\x1a\n", "h5"), "--to", tmp_path / "out.npz")
+    assert "truncated" in complaint(capsys, put(b"\x89HDF\r\n\x1a\n", "h5"), "--to", tmp_path / "out.npz")
     assert there.read_bytes() == b"precious"
     odd = put(safetensors({"a\0b": entry("U8", [1], 0, 1)}, b"\1"), "odd")
-    for suffix in (".npz", ".safetensors"):
+    for suffix in (".npz", ".safetensors", ".pth"):
         assert "cannot hold an array called 'a\\x00b'" in complaint(capsys, odd, "--to", tmp_path / f"new{suffix}")
     reserved = put(npz(("__metadata__.npy", npy("<f4", "(1,)", bytes(4)))), "reserved")
     assert "__metadata__" in complaint(capsys, reserved, "--to", tmp_path / "new.safetensors")

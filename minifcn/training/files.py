@@ -61,11 +61,11 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
     """Write arrays of numbers under their names, whole or not at all.
 
     Args:
-        path: ends in .safetensors or .npz, which is the format.
+        path: ends in .safetensors, .npz or .pth, which is the format.
         arrays: by name, of any shape.
 
     Raises:
-        ValueError: a name that these formats cannot hold. OSError: where the file cannot be written.
+        ValueError: a name or dtype that the format cannot hold. OSError: where the file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +76,18 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    from minifcn.weights.pth_writer import write_pth
+
+    suffix = Path(path).suffix.lower()
     for name in arrays:
         if not (name.isprintable() and 0 < len(name) <= 1000 and name != "__metadata__"):
             raise ValueError(f"{path} cannot hold an array called {name!r:.100}; a shorter or printable name is needed")
     with replacing(path) as draft:
-        if Path(path).suffix.lower() == ".npz":  # not by np.savez, which takes an array called `file` for its argument
+        if suffix == ".pth":
+            with draft.open("wb") as stream:
+                write_pth(stream, arrays)
+            return
+        if suffix == ".npz":  # not by np.savez, which takes an array called `file` for its argument
             with zipfile.ZipFile(draft, "w") as archive:
                 for name, array in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:

@@ -1,12 +1,16 @@
-"""Other people's weight files, read without PyTorch or Caffe, and without running anything that they hold.
+"""Other people's weight files, read without PyTorch, Caffe or Keras, and without running anything that they hold.
 
     pth           PyTorch's .pth: a zip around a pickle, or the older row of pickles
     safetensors   .safetensors
     npz           NumPy's .npz and .npy
     caffemodel    Caffe's .caffemodel
+    keras         Keras' .weights.h5 and .h5, by hdf5.py
 
 Each has one function from a path to the arrays by name; `read` chooses by what the file holds. Files are taken for
 hostile: sizes are compared with the file before memory is allocated, and what is wrong is a ValueError's one sentence.
+
+`load` puts them into a network: layouts.py knows whose names mean what, matching.py finds what fits and says what does
+not. pth_writer.py gives weights back to PyTorch.
 """
 
 from __future__ import annotations
@@ -18,22 +22,24 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minifcn.weights.caffemodel import read_caffemodel
+from minifcn.weights.hdf5 import MAGIC as HDF5_MAGIC
+from minifcn.weights.keras import read_h5
+from minifcn.weights.matching import load
 from minifcn.weights.npz import NPY_MAGIC, entries, read_npz
 from minifcn.weights.pth import read_pth
 from minifcn.weights.safetensors import read_safetensors
 
-__all__ = ["read"]
+__all__ = ["load", "read"]
 
-_FORMATS = "PyTorch's .pth, .safetensors, NumPy's .npz and .npy, and Caffe's .caffemodel are read"
+_FORMATS = "PyTorch's .pth, .safetensors, NumPy's .npz and .npy, Caffe's .caffemodel and Keras' .h5 are read"
 _TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # a pickled 0x1950a86a20f9469cfc6c
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Name → array of a weights file, whose format is found from its content.
 
     Args:
-        path: a .pth, .safetensors, .npz, .npy or .caffemodel file, whatever it is called.
+        path: a .pth, .safetensors, .npz, .npy, .caffemodel or .h5 file, whatever it is called.
 
     Returns:
         The arrays under the file's own names, read-only or fresh; bfloat16 is widened to float32.
@@ -63,8 +69,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         return read_pth(file)
     if head[8:9] == b"{":
         return read_safetensors(file)
-    if head.startswith(_HDF5_MAGIC):
-        raise ValueError(f"read: {file} is an HDF5 file, such as Keras' .h5, and these are not read yet; {_FORMATS}")
+    if head.startswith(HDF5_MAGIC):
+        return read_h5(file)
     try:
         return read_caffemodel(file)
     except ValueError as error:
