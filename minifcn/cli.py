@@ -137,6 +137,8 @@ def _train(arguments: argparse.Namespace) -> int:
         from minifcn.data import absolute
 
         given["data"] = absolute(given["data"])  # eval and --resume will find it from any folder
+    if given.get("init"):
+        given["init"] = str(Path(given["init"]).absolute())
     config = replace(read_config(folder), **given) if resume else TrainConfig(**given)
     useless = [name for name in ("size", "scenes", "val_scenes") if name in given and config.kind != "shapes"]
     if useless:

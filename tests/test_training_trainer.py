@@ -402,3 +402,60 @@ def test_a_class_that_no_label_shows_is_named(tmp_path):
     config = TrainConfig(data=data, classes=("ground", "thing"), width=0.0625, epochs=1, batch_size=2)
     train(config, tmp_path / "run", say=said.append)
     assert any("no training pixel of this epoch is labelled thing" in line for line in said)
+
+
+def test_a_run_starts_from_another_runs_weights_and_goes_on_exactly(tmp_path, uninterrupted):
+    """FCN-16s from FCN-8s of the same run's kind: what fits is copied, the rest is as it would have been."""
+    before = uninterrupted(TINY)
+    config = replace(TINY, model="fcn16s_resnet18", init=str(before), backbone_lr=0.1)
+    said = []
+    trainer = Trainer(config, tmp_path / "whole", say=said.append)
+    source, fresh = (
+        load_model(before)[0].state_dict(),
+        Trainer(replace(config, init=None), tmp_path / "fresh", say=quiet),
+    )
+    for name, value in trainer.module.state_dict().items():
+        same = name in source and source[name].shape == value.shape
+        wanted = source[name] if same else fresh.module.state_dict()[name]
+        np.testing.assert_array_equal(value.numpy(), wanted.numpy(), err_msg=name)
+        assert same == (name != "upscore16.weight"), name
+    assert "starting from" in said[0]
+    assert "upscore16.weight" in said[0]
+    whole = trainer.fit().folder
+    interrupted = Trainer(config, tmp_path / "interrupted", say=quiet)
+    stop_at_forward(interrupted, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit()
+    assert untimed(train(None, tmp_path / "interrupted", resume=True, say=quiet).folder) == untimed(whole)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_from_the_weights_again(tmp_path, uninterrupted):
+    config = replace(TINY, init=str(uninterrupted(TINY)))
+    begun = Trainer(config, tmp_path / "run", say=quiet)
+    again = Trainer.resume(tmp_path / "run", say=quiet)
+    for name, value in begun.module.state_dict().items():
+        np.testing.assert_array_equal(again.module.state_dict()[name].numpy(), value.numpy())
+
+
+def test_weights_that_fit_nowhere_leave_no_folder(tmp_path):
+    np.savez(tmp_path / "other.npz", something=np.zeros(3))
+    with pytest.raises(ValueError, match="load: .*other.npz"):
+        Trainer(replace(TINY, init=str(tmp_path / "other.npz")), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("config", "groups"), [(TINY, 2), (WITH_DROPOUT, 4)], ids=["plain", "paper_bias"])
+def test_the_backbone_learns_at_a_part_of_the_rate(tmp_path, config, groups):
+    trainer = Trainer(replace(config, backbone_lr=0.25), tmp_path / "run", say=quiet)
+    names = {id(p): name for name, p in trainer.module.named_parameters()}
+    rates = {}
+    for group in trainer.optimizer.param_groups:
+        for p in group["params"]:
+            rates[names[id(p)]] = group["lr"]
+    assert len(trainer.optimizer.param_groups) == groups
+    assert set(rates) == {name for name, p in trainer.module.named_parameters() if p.requires_grad}
+    for name, rate in rates.items():
+        part = 0.25 if name.startswith("backbone.") else 1
+        bias = 2 if config.paper_bias and name.endswith("bias") else 1
+        assert rate == pytest.approx(config.lr * part * bias), name
+    assert trainer.lr == config.lr

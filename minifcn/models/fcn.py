@@ -9,7 +9,7 @@ derived from the layers' parameters when the network is built; none is typed in.
 
     upsampling   kernel   padding   the output's cells
     "paper"      2s       0         reach beyond the image on all sides; crops 5, 9 and 31 for FCN-8s with padding 100
-    "odd"        2s − 1   0         the same, for stages whose cells an even kernel would miss by half (AlexNet: crop 18)
+    "odd"        2s − 1   0         the same where an even kernel would miss by half a cell (AlexNet: crop 18)
     "same"       2s       s/2       s per cell; exact where stage cells lie in the middle of their s pixels (VGG)
     "aligned"    2s − 1   s − 1     exact where stage cells lie on pixel 0, s, 2s … (ResNet: odd, centred kernels)
 

@@ -77,6 +77,11 @@ class TrainConfig:
     model: str = _option("fcn8s_resnet18", "network, one of `minifcn info`")
     width: float = _option(0.25, "channels of the network, as a part of the full number")
     fuse: str = _option("sum", "how FCN-16s and FCN-8s join the scores of two strides", choices=("sum", "cat"))
+    init: str | None = _option(
+        None,
+        "start from another run's weights, or any file of `minifcn weights`, as far as they fit",
+        metavar="RUN|FILE",
+    )
     data: str = _option("shapes", "data set: shapes, camvid:DIR, voc:DIR or folder:IMAGES:MASKS")
     size: tuple[int, int] = _option((128, 128), "size of a shapes scene in pixels", parse=parse_size, metavar="HxW")
     scenes: int = _option(1600, "number of training scenes that shapes makes")
@@ -93,6 +98,7 @@ class TrainConfig:
     batch_size: int = _option(8, "images in a step")
     optimizer: str = _option("adam", "how weights are updated", choices=("sgd", "adam"))
     lr: float = _option(3e-3, "learning rate of the first step")
+    backbone_lr: float = _option(1.0, "learning rate of the backbone, as a part of the rest's")
     momentum: float = _option(0.9, "momentum of sgd")
     weight_decay: float = _option(1e-4, "weight decay")
     paper_bias: bool = _option(False, "the paper's rule for biases: twice the learning rate and no decay")
@@ -116,7 +122,7 @@ class TrainConfig:
                 self._check(entry.name, fine, f"{kind.__name__} is needed")
         for name in ("scenes", "val_scenes", "epochs", "batch_size", "step_epochs", "workers"):
             self._check(name, getattr(self, name) >= 1, "at least 1 is needed")
-        for name in ("width", "lr", "power", "gamma"):
+        for name in ("width", "lr", "backbone_lr", "power", "gamma"):
             value = getattr(self, name)
             self._check(name, math.isfinite(value) and value > 0, "a number above 0 is needed")
         self._check("momentum", 0 <= self.momentum < 1, "0 or more and below 1 is needed")

@@ -35,6 +35,7 @@ from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
     ModelCard,
+    find_weights,
     load_checkpoint,
     load_model,
     save_checkpoint,
@@ -45,6 +46,7 @@ from minifcn.training.files import replacing
 from minifcn.training.inference import choose_device, evaluate, predict
 from minifcn.training.interrupt import polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 _MAY_CHANGE = ("epochs", "workers", "device")  # on resuming; everything else would make it another run
@@ -132,6 +134,7 @@ class Trainer:
         if out is not None:
             _check_new(Path(out))
         self._build(config, say)
+        self._start_from(config.init)
         # only now, so that a mistake in the configuration leaves no empty folder behind
         self.folder = _next_folder(config.model) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +173,8 @@ class Trainer:
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.is_file():
             self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
+        else:
+            self._start_from(config.init)
         if config != stored:
             self._write_config()
         return self
@@ -218,6 +223,11 @@ class Trainer:
         self._seen = np.zeros(self.card.num_classes, bool)  # classes that training labels have shown
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
+
+    def _start_from(self, weights: str | None) -> None:
+        """Load what fits of a run or a file into the network, and say what did and what did not."""
+        if weights is not None:
+            self.say(f"starting from {weights}\n{load(self.module, find_weights(weights), strict=False)}")
 
     def fit(self) -> TrainResult:
         """Train up to the configured number of epochs, then make the pictures.
@@ -420,8 +430,10 @@ def _optimizer(
     groups = (
         optim.paper_groups(module, config.lr, config.weight_decay)
         if config.paper_bias
-        else [{"params": [p for p in module.parameters() if p.requires_grad]}]
+        else [{"params": [p for p in module.parameters() if p.requires_grad], "lr": config.lr}]
     )
+    if config.backbone_lr != 1:
+        groups = _slower_backbone(groups, module, config.backbone_lr)
     optimizer: optim.Optimizer = (
         optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         if config.optimizer == "sgd"
@@ -432,6 +444,17 @@ def _optimizer(
     if config.schedule == "step":
         return optimizer, optim.StepLR(optimizer, config.step_epochs * steps_per_epoch, gamma=config.gamma)
     return optimizer, None
+
+
+def _slower_backbone(groups: list[optim.Group], module: Module, factor: float) -> list[optim.Group]:
+    """Each group in two: the rest of the network, then its backbone, whose learning rate is multiplied by factor."""
+    backbone = {id(p) for name, p in module.named_parameters() if name.startswith("backbone.")}
+    parts = []
+    for group in groups:
+        for inside, scale in ((False, 1.0), (True, factor)):
+            params = [p for p in group["params"] if (id(p) in backbone) == inside]
+            parts.append(group | {"params": params, "lr": group["lr"] * scale})
+    return [part for part in parts if part["params"]]
 
 
 def _buffers(module: Module) -> dict[str, Array]:
