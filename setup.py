@@ -27,12 +27,11 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],
         "plot": ["matplotlib"],
-        "h5": ["h5py"],
         "mpi": ["mpi4py"],
         "oracle": ["torch"],
         "browser": ["selenium>=4"],
         "test": TESTING,
-        "dev": [*TESTING, "matplotlib", "mypy>=1.10", "ruff>=0.6", "types-tqdm"],
+        "dev": [*TESTING, "h5py", "matplotlib", "mypy>=1.10", "ruff>=0.6", "types-tqdm"],
     },
     entry_points={"console_scripts": ["minifcn = minifcn.cli:main"]},
 )

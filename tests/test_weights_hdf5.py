@@ -152,6 +152,20 @@ def test_what_is_wrong_is_said(put, what):  # noqa: F811
     assert words in fault(put(changed(*changes)))
 
 
+def test_more_axes_than_hdf5_has(put):  # noqa: F811
+    """A header for "a/w" at the end of the file, with a shape of 1 × … × 6."""
+    for axes in (32, 33):
+        shape = b"\1" + number(axes, 1) + bytes(6) + number(1) * (axes - 1) + number(6)
+        messages = number(1, 2) + number(len(shape), 2) + bytes(4) + shape
+        messages += GOOD[TYPE - 8 : TYPE + 24] + GOOD[LAYOUT - 8 : LAYOUT + 24]
+        header = b"\1\0" + number(3, 2) + number(1, 4) + number(len(messages), 4) + bytes(4) + messages
+        path = put(changed((LIST + 56, number(len(GOOD)))) + header)
+        if axes == 32:
+            assert same(read(path)["a/w"], W.reshape((1,) * 31 + (6,)))
+        else:
+            assert "'a/w' has 33 axes" in fault(path)
+
+
 def test_a_header_that_leads_to_itself_ends(put):  # noqa: F811
     """libhdf5 2.0 reads it until there is no memory left."""
     more = number(16, 2) + number(16, 2) + bytes(4) + number(ARRAY + 16) + number(64)

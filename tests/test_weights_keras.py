@@ -4,6 +4,7 @@ h5py is the oracle: the reader does without it. That Keras' own files are such o
 """
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -145,6 +146,18 @@ def test_shapes(put, shape):  # noqa: F811
 @pytest.mark.parametrize("chunks", [(30, 4), (100, 11), (1, 11), (7, 7)])
 def test_pieces_are_put_together(put, options, chunks):  # noqa: F811
     assert same(read(put(one(data=COUNTS, chunks=chunks, **options)))["x"], COUNTS)
+
+
+def test_arrays_that_do_not_lie_at_multiples_of_their_size(put):  # noqa: F811
+    def fill(file):
+        file["a"], file["b"], file["c"] = np.uint8([1, 2, 3]), np.float64([0.5, -2]), np.float16([7])
+
+    data = hdf5(fill)
+    assert data.index(struct.pack("<2d", 0.5, -2)) % 8
+    found = read(put(data))
+    assert all(array.flags.aligned for array in found.values())
+    assert same(found["b"], np.float64([0.5, -2]))
+    assert same(found["c"], np.float16([7]))
 
 
 def test_a_piece_that_is_larger_than_the_array(put):  # noqa: F811
@@ -364,6 +377,17 @@ def test_how_many_groups_and_arrays(put, monkeypatch):  # noqa: F811
     assert len(read(put(hdf5(fill(7))))) == 7  # and the root, a and b
     assert "more than 10 groups and arrays" in fault(put(hdf5(fill(8))))
     assert "more than 10 groups and arrays" in fault(put(hdf5(lambda f: [f.create_group(str(k)) for k in range(11)])))
+
+
+def test_how_many_names(put, monkeypatch):  # noqa: F811
+    """Before it is asked what they lead to, which may be the same."""
+    monkeypatch.setattr(reader, "_MOST_OBJECTS", 10)
+
+    def fill(file):
+        for k in range(11):
+            file[f"{k}"] = file["0"] if k else BIAS
+
+    assert "more than 10 groups and arrays" in fault(put(hdf5(fill)))
 
 
 def test_how_many_pieces(put, monkeypatch):  # noqa: F811

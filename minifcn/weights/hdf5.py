@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from minifcn.weights.bfloat16 import widened
 from minifcn.weights.faults import Fault, quoted
 
 MAGIC: Final = b"\x89HDF\r\n\x1a\n"
@@ -101,19 +102,18 @@ class File:
         head = self._bytes(0, 96)
         if head[:8] != MAGIC:
             raise Fault(f"it does not begin as HDF5 files do, with {MAGIC!r}; it may be damaged")
-        if head[8] > 1:
+        if head[8] != 0:
             raise Fault(
                 f"it has HDF5's superblock {head[8]}; 0 is read, which h5py writes unless libver= says otherwise"
             )
         if head[13:15] != b"\x08\x08":
             raise Fault(f"its addresses and lengths have {head[13]} and {head[14]} bytes; 8 and 8 are read")
-        more = 4 * head[8]
-        base, _, end, driver = (self._number(24 + more + 8 * k) for k in range(4))
+        base, _, end, driver = (self._number(24 + 8 * k) for k in range(4))
         if base != 0 or driver != _NOWHERE:
             raise Fault("it is one of several files that belong together; one by itself is needed")
         if end > len(self.data):
             raise Fault(f"it says that it has {end} bytes and has {len(self.data)}; it is truncated")
-        self.root = self._number(64 + more)
+        self.root = self._number(64)
 
     # -- bytes and numbers
 
@@ -225,7 +225,7 @@ class File:
             if head[5] == 0:
                 yield from entries
             else:
-                nodes += [(child, head[5] - 1) for child, _ in reversed(entries)]
+                nodes += [(child, head[5] - 1) for child, _ in entries]
 
     def _messages(self, header: int, name: str) -> dict[int, list[tuple[int, int]]]:
         """Kind → (place, length) of an object's messages (sections IV.A.1.a and IV.A.2.q)."""
@@ -243,7 +243,6 @@ class File:
                 left -= 1
                 kind, size, flags = self._number(at, 2), self._number(at + 2, 2), self._number(at + 4, 1)
                 at += 8
-                self._inside(at, size)
                 if flags & 2 and kind in (_SHAPE, _TYPE, _LAYOUT, _FILTERS):
                     raise Fault(f"{quoted(name)} has a type that other arrays share; one of its own is needed")
                 if kind == _MORE and size >= 16:
@@ -338,7 +337,6 @@ class File:
             length, skipped = self._number(key, 4), self._number(key + 4, 4)
             if first in pieces or not all(start in among for start, among in zip(first, places, strict=True)):
                 raise Fault(f"{quoted(name)} has a piece at {first}, where none belongs; the file is damaged")
-            self._inside(place, length)
             pieces[first] = (skipped, place, length)
         if len(pieces) != count:
             raise Fault(f"{quoted(name)} is there in {len(pieces)} of {count} pieces; a complete file is needed")
@@ -363,16 +361,13 @@ class File:
         if isinstance(values, _Pieces):
             array = self._assembled(dataset, values)
         else:
-            count = math.prod(dataset.shape)
-            array = np.frombuffer(self.data, dataset.dtype, count, values if count else 0).reshape(dataset.shape)
+            array = np.frombuffer(self.data, dataset.dtype, math.prod(dataset.shape), values).reshape(dataset.shape)
         if dataset.kind == "bool":
             self.spend(array.nbytes, dataset.name)
             return array.astype(bool)  # a byte that is neither 0 nor 1 is no bool
         if dataset.kind == "bfloat16":
             self.spend(2 * array.nbytes, dataset.name)
-            bits = array.astype(np.uint32)
-            bits <<= 16  # bfloat16 is the upper half of float32
-            return bits.view(np.float32)
+            return widened(array)
         if array.flags.aligned and array.dtype.isnative:
             return array
         self.spend(array.nbytes, dataset.name)

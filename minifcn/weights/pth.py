@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minifcn.weights.archive import Span, directory
+from minifcn.weights.bfloat16 import widened
 from minifcn.weights.faults import Fault, quoted, reading
 from minifcn.weights.unpickle import IGNORED, Stub, Unpickler
 
@@ -386,10 +387,8 @@ def _values(data: mmap.mmap, start: int, storage: _Storage, order: str) -> NDArr
     """All numbers of a storage: the mapped file itself, or a copy where NumPy needs other bytes."""
     stored = {"bfloat16": "u2", "bool": "u1"}.get(storage.dtype, storage.dtype)
     values: NDArray[Any] = np.ndarray((storage.count,), order + stored, buffer=data, offset=start)
-    if storage.dtype == "bfloat16":  # the upper half of a float32
-        wide = values.astype(np.uint32)
-        wide <<= 16
-        values = wide.view(np.float32)
+    if storage.dtype == "bfloat16":
+        values = widened(values)
     elif storage.dtype == "bool":
         values = values != 0  # a bool of NumPy must be 0 or 1
     elif (order == "<") != (sys.byteorder == "little"):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minifcn.weights.bfloat16 import widened
 from minifcn.weights.faults import Fault, quoted, reading
 
 _LONGEST_HEADER = 4 << 20  # bytes, some 40,000 arrays; as Python objects a header takes more than ten times its size
@@ -94,7 +95,5 @@ def _array(name: str, entry: dict[str, Any], begin: int, mapped: mmap.mmap) -> N
     if kind == "BOOL":
         return array.astype(bool)  # a byte that is neither 0 nor 1 is no bool
     if kind == _BF16:
-        bits = array.astype(np.uint32)
-        bits <<= 16  # bfloat16 is the upper half of float32
-        return bits.view(np.float32)
+        return widened(array)
     return array if array.flags.aligned else array.copy()
