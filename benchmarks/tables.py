@@ -35,6 +35,9 @@ def render() -> str:
         "overhead": _overhead,
         "import": _import,
         "parity": _parity,
+        "zoo": _zoo,
+        "reading": _reading,
+        "fuzz": _fuzz,
         "camvid": _camvid,
     }
     paths = {name: RESULTS / f"{name}.json" for name in tables}
@@ -47,7 +50,7 @@ def render() -> str:
 
 def _where(result: dict[str, Any]) -> str:
     e = result["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in e["versions"].items() if k in ("numpy", "torch"))
+    versions = ", ".join(f"{k} {v}" for k, v in e["versions"].items() if k in ("numpy", "torch", "torchvision"))
     return f"`{result['command']}` — {e['processor']}, {e['threads']} threads, {', '.join(e['blas'])}, {versions}\n"
 
 
@@ -289,3 +292,72 @@ def _parity(result: dict[str, Any]) -> str:
         lines.append(f"| {len(rows)} {name} | {calls} | {values} | {errors} | {meant} | {wrong} | {agree} |")
     worst = [f"`{r['function']}` ({r['disagreement']})" for r in result["rows"] if r["disagreement"]]
     return "\n".join(lines) + "\n" + (f"\nNot all: {', '.join(worst)}.\n" if worst else "")
+
+
+def _zoo(result: dict[str, Any]) -> str:
+    lines = [
+        _where(result),
+        "The largest difference of the outputs, over the largest output; of probabilities for the trained network. "
+        "Round trip: PyTorch's state into minifcn through a `.pth` of PyTorch's, and back through one of minifcn's. "
+        "Table 1 of Long et al. gives AlexNet, VGG-16 and GoogLeNet 57, 134 and 6 million parameters.\n",
+        "| model | parameters | fixed | weights | checked against | float32 | float64 | round trip |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        fixed = f"{row['fixed']:,}" if row["fixed"] else ""
+        double = f"{row['float64']:.0e}" if "float64" in row else ""
+        lines.append(
+            f"| `{row['model']}` | {row['parameters']:,} | {fixed} | {row['weights']} | {row['against']} "
+            f"| {row['float32']:.0e} | {double} | {'bit-exact' if row['round_trip'] else 'NOT exact'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _reading(result: dict[str, Any]) -> str:
+    """The file's size over the time, and the most memory over the file's size."""
+    row = result["rows"][0]
+    said = {
+        "read_and_sum": "`mf.weights.read`, and every value added up",
+        "torch_and_sum": "`torch.load`, and every value added up",
+        "plain_and_sum": "plain reading, and every value added up",
+        "plain": "plain reading",
+    }
+    lines = [
+        _where(result),
+        f"A `.pth` of {row['megabytes']:.0f} MB by {row['writer']}; `mf.weights.read` alone, which maps it, takes "
+        f"{row['read']['median_s'] * 1e3:.1f} ms.\n",
+        "| | from the cache | from the disk | most memory over the file's size | of that not the mapped file |",
+        "|---|---|---|---|---|",
+    ]
+    for name, words in said.items():
+        rates = [
+            f"{row['megabytes'] / 1e3 / row[key]['median_s']:.2f} GB/s" if key in row else ""
+            for key in (name, f"cold_{name}")
+        ]
+        side = {"read_and_sum": "minifcn", "torch_and_sum": "torch"}.get(name)
+        shares = [
+            f"{row[f'{side}_{key}_over_file']:.2f}" if f"{side}_{key}_over_file" in row else ""
+            for key in ("peak", "anonymous")
+        ]
+        if name in row:
+            lines.append(f"| {' | '.join([words, *rates, *shares])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fuzz(result: dict[str, Any]) -> str:
+    minutes = sum(row["seconds"] for row in result["rows"]) / 60
+    files, findings = (sum(row[key] for row in result["rows"]) for key in ("files", "findings"))
+    libraries = sorted({row["library"] for row in result["rows"] if "library" in row})
+    lines = [
+        f"`{result['command']}` — {minutes:.0f} minutes, {', '.join(libraries)}\n",
+        f"{files:,} files, changed at random from well-formed ones: {findings:,} findings.\n",
+        "| format | files | read | refused in a sentence | anything else | most memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['format']} | {row['files']:,} | {row['read']:,} | {row['refused']:,} | {row['findings']:,} "
+            f"| {row['peak_mb']:.0f} MB |"
+        )
+    what = [f"{row['format']}: {kind} ({n})" for row in result["rows"] for kind, n in row["what"].items()]
+    return "\n".join(lines) + "\n" + (f"\nFindings: {'; '.join(what)}.\n" if what else "")

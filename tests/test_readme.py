@@ -59,7 +59,7 @@ def test_shell_commands_in_order(tmp_path: Path) -> None:
             assert re.fullmatch(r"mean IU (0\.\d\d|nan)", done.stdout.strip().splitlines()[-1])
         ran.append(command)
     laboratory = ["tconv", "align", "align", "trace"]
-    assert ran == ["train", "gradcheck", *laboratory, "info", "train", "eval", "predict", "weights", "train"]
+    assert ran == ["train", "gradcheck", *laboratory, "info", "train", "eval", "predict", "weights", "weights", "train"]
     assert len(list((tmp_path / "predictions").glob("*_overlay.png"))) == 12
     assert (tmp_path / "runs" / "mine" / "overlays.png").is_file()
 

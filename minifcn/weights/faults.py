@@ -39,7 +39,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     except Fault as error:
         raise ValueError(f"read: {path}: {error}") from error
     except _BROKEN as error:
-        raise ValueError(f"read: {path} is not {kind} ({error}); it may be truncated or damaged") from error
+        raise ValueError(f"read: {path} is not {kind} ({said(error)}); it may be truncated or damaged") from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # which is what an offset before the file's beginning comes to
             raise
@@ -53,3 +53,13 @@ def quoted(name: str) -> str:
     ("'conv1.weight'", "'a\\\\nb'")
     """
     return repr(name if len(name) <= 100 else name[:99] + "…")
+
+
+def said(error: Exception) -> str:
+    """A library's complaint for a sentence: on one line, without control characters, not endless.
+
+    >>> said(ValueError("no key 'a\\n'\\n")), said(ValueError())
+    ("no key 'a '", 'ValueError')
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(error)[:200])
+    return " ".join(text.split()) or type(error).__name__

@@ -29,7 +29,7 @@ _NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _HEADER = re.compile(
     r"""\{\s*+(?:(?:'descr'\s*+:\s*+'(?P<descr>[^']*+)'
                    |'fortran_order'\s*+:\s*+(?P<fortran>True|False)
-                   |'shape'\s*+:\s*+\((?P<shape>(?:\s*+[0-9]++L?\s*+,)*+(?:\s*+[0-9]++L?)?\s*+)\)
+                   |'shape'\s*+:\s*+\((?P<shape>(?:\s*+[0-9]{1,40}+L?\s*+,)*+(?:\s*+[0-9]{1,40}+L?)?\s*+)\)
                    )\s*+,?\s*+){3}\}\s*+""",
     re.VERBOSE,
 )

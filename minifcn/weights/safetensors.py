@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minifcn.weights.bfloat16 import widened
-from minifcn.weights.faults import Fault, quoted, reading
+from minifcn.weights.faults import Fault, quoted, reading, said
 
 _LONGEST_HEADER = 4 << 20  # bytes, some 40,000 arrays; as Python objects a header takes more than ten times its size
 _BF16 = "BF16"
@@ -70,7 +70,7 @@ def _open(path: Path) -> tuple[dict[str, dict[str, Any]], int, mmap.mmap]:
             with safe_open(path, framework="numpy"):
                 pass
         except SafetensorError as error:
-            raise Fault(f"not a complete safetensors file ({error}); it may be truncated or damaged") from error
+            raise Fault(f"not a complete safetensors file ({said(error)}); it may be truncated or damaged") from error
         header: dict[str, dict[str, Any]] = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header.pop("__metadata__", None)
