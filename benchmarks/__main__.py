@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
 
 
 def _without_places(words: list[str]) -> list[str]:
-    """The words of a command without this machine's paths, which would tell nobody anything."""
-    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER", "--out": "FILE"}
+    """The words of a command without the places of its files, which are this machine's affair."""
+    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER"}
     return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 

@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if words[:1] == ["bench"]:  # it reads its own words
                 arguments.run, arguments.words = _bench, words[1:]
             else:
-                _parser().parse_args(words, arguments)
+                _, unknown = _parser().parse_known_args(words, arguments)
+                if unknown:
+                    raise ValueError(
+                        f"unrecognized arguments: {' '.join(unknown)}; minifcn {words[0]} --help lists what is possible"
+                    )
             code: int = arguments.run(arguments)
             sys.stdout.flush()
             return code
@@ -240,6 +244,11 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise FileExistsError(f"predict: --out {out} is a file; a folder is needed")
     jobs = _output_files(images, out, arguments.overwrite)
     module, card = load_model(arguments.weights)
+    if card.num_classes == 1:
+        raise ValueError(
+            f"predict: {card.describe()} has one class, so every pixel would be of it; two or more are needed "
+            "(examples/edges_hed.py draws what HED finds)"
+        )
     module.to(device)
     palette = card.palette or voc_palette(card.num_classes)  # a card need not have one
     out.mkdir(parents=True, exist_ok=True)
@@ -592,48 +601,57 @@ def _add_tconv(parser: argparse.ArgumentParser) -> None:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
+    from minifcn.training.checkpoint import find_weights, load_weights
     from minifcn.training.files import write_arrays
     from minifcn.weights import read
     from minifcn.weights.listing import table
+    from minifcn.weights.safetensors import of_minifcn
 
     target = None if arguments.to is None else Path(arguments.to)
     if target is not None:
         if target.suffix not in (".safetensors", ".npz", ".pth"):
             raise ValueError(f"weights: --to {target}; a name that ends in .safetensors, .npz or .pth is needed")
         _may_write("weights", [target], arguments.overwrite)
+    file = find_weights(arguments.file) if Path(arguments.file).is_dir() else Path(arguments.file)
     if arguments.into is not None:
-        return _weights_into(arguments, target)
-    useless = [name for name in ("num_classes", "width", "partly") if name in arguments]
+        return _weights_into(file, arguments, target)
+    useless = [name for name in ("num_classes", "width", "fuse", "partly") if name in arguments]
     if useless:
         raise ValueError(f"weights: --{useless[0].replace('_', '-')} says something about the network of --into MODEL")
-    arrays = read(arguments.file)
+    arrays = read(file)
     say(table(arrays))
+    if of_minifcn(file):
+        say(f"weights of {load_weights(file)[1].describe()}")
     if target is not None:
         write_arrays(target, arrays)
         say(f"\nwritten: {target}")
     return OK
 
 
-def _weights_into(arguments: argparse.Namespace, target: Path | None) -> int:
+def _weights_into(file: Path, arguments: argparse.Namespace, target: Path | None) -> int:
     """Load a file into a network, say what fits, and write the network."""
-    from minifcn.training.checkpoint import ModelCard, save_weights
+    from minifcn.training.checkpoint import ModelCard, load_weights, save_weights
     from minifcn.training.files import write_arrays
-    from minifcn.weights import read
     from minifcn.weights.matching import match
+    from minifcn.weights.safetensors import of_minifcn
 
-    options = {"width": arguments.width} if "width" in arguments else {}
-    card = ModelCard(arguments.into, getattr(arguments, "num_classes", 21), options)
+    # a file of minifcn's own says how many classes there are, and how wide the network is
+    own = load_weights(file)[1] if of_minifcn(file) else ModelCard(arguments.into, 1 if arguments.into == "hed" else 21)
+    options = own.options | {name: getattr(arguments, name) for name in ("width", "fuse") if name in arguments}
+    card = replace(own, model=arguments.into, options=options)
+    if getattr(arguments, "num_classes", own.num_classes) != own.num_classes:
+        card = replace(card, num_classes=arguments.num_classes, classes=(), palette=())
     module = card.create()
-    found = match(module, read(arguments.file))
+    found = match(module, file)
     report = found.report
-    say(f"{arguments.file} into {card.describe()}\n{report}")
+    say(f"{file} into {card.describe()}\n{report}")
     partly = "partly" in arguments
     if not found.arrays or not (report.fits or partly):
         counts = ((report.missing, "missing"), (report.misshaped, "mis-shaped"), (report.unexpected, "unexpected"))
         faults = ", ".join(f"{len(entries)} {what}" for entries, what in counts if entries)
         advice = "; --partly loads what fits" if found.arrays else "; nothing fits"
         hint = f"; {report.hint}" if report.hint else ""
-        raise ValueError(f"weights: {arguments.file} does not fit {card.describe()}: {faults}{hint}{advice}")
+        raise ValueError(f"weights: {file} does not fit {card.describe()}: {faults}{hint}{advice}")
     if target is not None:
         module.load_state_dict(found.arrays, strict=False)
         if target.suffix == ".safetensors":
@@ -645,16 +663,23 @@ def _weights_into(arguments: argparse.Namespace, target: Path | None) -> int:
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a .pth, .safetensors, .npz, .npy, .caffemodel or .h5 file")
+    parser.add_argument(
+        "file", metavar="RUN|FILE", help="a run's folder, or a .pth, .safetensors, .npz, .npy, .caffemodel or .h5 file"
+    )
     parser.add_argument("--into", metavar="MODEL", help="load them into this network and say what fits")
     quiet = argparse.SUPPRESS
-    parser.add_argument("--num-classes", type=_positive, default=quiet, metavar="K", help="of that network (21)")
-    parser.add_argument("--width", type=float, default=quiet, help="of that network: channels, as a part (1)")
+    parser.add_argument(
+        "--num-classes", type=_positive, default=quiet, metavar="K", help="of that network (the file's, or 21; hed: 1)"
+    )
+    parser.add_argument(
+        "--width", type=float, default=quiet, help="of that network: channels, as a part (the file's, or 1)"
+    )
+    _add_fuse(parser)
     parser.add_argument("--partly", action="store_true", default=quiet, help="go on where only a part of them fits")
     parser.add_argument(
         "--to",
         metavar="FILE",
-        help="write them (with --into the network's, for eval and predict) to a .safetensors, .npz or .pth file",
+        help="write them, with --into the network's, to a .safetensors (for eval and predict), .npz or .pth file",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
@@ -663,7 +688,10 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with its complaints in our form."""
+    """argparse, with its complaints in our form, and without guessing what half an option means."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; {self.prog} --help lists what is possible")
@@ -711,6 +739,10 @@ def _add_network(parser: argparse.ArgumentParser, size: tuple[int, int]) -> None
     parser.add_argument(
         "--width", type=float, default=argparse.SUPPRESS, help="channels, as a part of the full number (1)"
     )
+    _add_fuse(parser)
+
+
+def _add_fuse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fuse",
         choices=("sum", "cat"),

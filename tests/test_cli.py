@@ -126,6 +126,33 @@ def test_predict_paints_with_vocs_colours_where_the_weights_have_none(photos, ca
     assert labels.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, *IGNORE_COLOR]
 
 
+def test_predict_with_one_class_says_that_every_pixel_would_be_of_it(photos, capsys):
+    card = ModelCard("hed", 1, {"width": 1 / 32})
+    save_weights("hed.safetensors", card.create(), card)
+    said = complaint(capsys, "predict", "hed.safetensors", photos / "two.png")
+    assert "hed (width 0.03125, 1 class) has one class, so every pixel would be of it" in said
+    assert not Path("predictions").exists()
+
+
+def test_train_starts_from_a_runs_weights(run, capsys):
+    assert main(["train", *TINY, "--epochs", "1", "--init", str(run), "--out", "next"]) == 0
+    said = capsys.readouterr().out
+    assert f"starting from {run}" in said
+    assert "parameters and buffers matched" in said
+    assert "nowhere.pth; a run's folder or a weights file is needed" in complaint(
+        capsys, "train", *TINY, "--init", "nowhere.pth"
+    )
+    wider = complaint(capsys, "train", *TINY, "--width", "0.125", "--init", str(run))
+    assert "other shapes than fcn8s_resnet18 (width 0.125, 6 classes)" in wider
+    assert "the file's layers are 1/2 times as wide" in wider
+    assert "a UNet has no backbone" in complaint(capsys, "train", *TINY, "--model", "unet", "--backbone-lr", "0.1")
+
+
+def test_half_an_option_is_not_guessed(capsys):
+    assert "minifcn weights --help lists what is possible" in complaint(capsys, "weights", "x.npz", "--num_classes", 3)
+    assert "unrecognized arguments: --ov" in complaint(capsys, "weights", "x.npz", "--ov")
+
+
 def test_predict_never_overwrites_unless_told_to(run, photos, capsys):
     words = ["predict", run / "best.safetensors", photos / "two.png", "--out", "out"]
     assert main([str(word) for word in words]) == 0

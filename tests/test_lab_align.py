@@ -613,7 +613,7 @@ def test_misfits_are_listed() -> None:
 
 
 def test_faults_are_named() -> None:
-    with pytest.raises(TypeError, match=r"align: a Sequential does not tell its layers and fusions; a network of"):
+    with pytest.raises(TypeError, match=r"align: a Sequential does not tell its layers and fusions, as networks of"):
         align(nn.Sequential(nn.Conv2d(3, 2, 1)))
     with pytest.raises(ValueError, match=r"align: size is \(0, 4\); at least 1 is needed"):
         align(create("fcn32s_vgg16"), (0, 4))

@@ -472,10 +472,11 @@ def test_caffemodel_layers_that_are_wrong(put, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "starts with b''"),
+        (b"", "file is empty;"),
+        (b"\xff\xd8\xff\xe0" + bytes(20), "is a JPEG image;"),
         (b"<!DOCTYPE html><html>", "starts with b'<!DOCTYP'"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is of no known format"),
-        (b"\x80\4\x95\1\0\0\0\0\0\0\0N.", "is of no known format"),
+        (b"\x80\4\x95\1\0\0\0\0\0\0\0N.", "is a pickle of something else than torch.save writes"),
     ],
 )
 def test_other_files(put, data, words):
@@ -662,7 +663,9 @@ def test_a_file_may_take_its_own_place(put):
 def test_mistakes_are_one_sentence_and_nothing_is_overwritten(put, tmp_path, capsys):
     good, there = put(GOOD["npy"]), put(b"precious", "there.npz")
     assert "does not exist" in complaint(capsys, tmp_path / "none")
-    assert "is a folder" in complaint(capsys, tmp_path)
+    assert "holds no best.safetensors" in complaint(capsys, tmp_path)
+    with pytest.raises(FileNotFoundError, match="is a folder; the path of a weights file is needed"):
+        read(tmp_path)
     assert "ends in .safetensors, .npz or .pth" in complaint(capsys, good, "--to", tmp_path / "out.h5")
     assert "exists already" in complaint(capsys, good, "--to", there)
     assert "is of no known format" in complaint(capsys, there, "--to", there, "--overwrite")

@@ -9,8 +9,8 @@ import pytest
 import minifcn as mf
 from minifcn import models, nn
 from minifcn.cli import main
-from minifcn.models.inputs import CAFFE, TORCHVISION, Input
-from minifcn.training.checkpoint import load_model
+from minifcn.models.inputs import CAFFE, TORCHVISION, Input, fold
+from minifcn.training.checkpoint import ModelCard, load_model, save_weights
 from minifcn.training.files import write_arrays
 from minifcn.weights.matching import match
 
@@ -25,6 +25,11 @@ def values(model, dtype=np.float32):
     """Other values for each of a network's names."""
     rng = np.random.default_rng(1)
     return {name: rng.normal(size=tensor.shape).astype(dtype) for name, tensor in model.state_dict().items()}
+
+
+def values_of(model):
+    """A network's own values."""
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def bits(model):
@@ -102,8 +107,8 @@ def test_missing_and_unexpected_names_are_given_the_nearest():
     text = refused(small(), arrays)
     assert text == (
         "load: the arrays and this Sequential do not fit (minifcn's own names, 3 matched) — "
-        "missing: 1.weight (5, 2, 1, 1), nearest: 1.wieght (5, 2, 1, 1) — "
-        "unexpected: 1.wieght (5, 2, 1, 1), nearest: 1.weight (5, 2, 1, 1); elsewhere (7,); "
+        "1 missing: 1.weight (5, 2, 1, 1), nearest: 1.wieght (5, 2, 1, 1) — "
+        "2 unexpected: 1.wieght (5, 2, 1, 1), nearest: 1.weight (5, 2, 1, 1); elsewhere (7,); "
         "strict=False loads what fits"
     )
 
@@ -186,7 +191,7 @@ def test_long_lists_are_cut():
     assert match(small(), many).report.unexpected[-1].nearest == ()
     many["1.weight"] = many.pop("1.weights")
     text = refused(small(), many)
-    assert text.endswith("extra7 (7,); … and 1992 more; strict=False loads what fits")
+    assert text.endswith("extra2 (2,); … and 1997 more; strict=False loads what fits")
 
 
 def test_counters_may_be_missing():
@@ -382,9 +387,9 @@ def test_the_report():
     report = match(model, {f"module.{n}" if "optimizer" not in n else n: a for n, a in arrays.items()}).report
     assert str(report).splitlines() == [
         "minifcn's own names, without 'module.' in front: 32 of 36 parameters and buffers matched",
-        "missing (1):",
+        "missing (1), left as the network has them:",
         "  score_pool4.bias (3,)",
-        "mis-shaped (1):",
+        "mis-shaped (1), left as the network has them:",
         "  score_fr.weight (module.score_fr.weight in the file) is (2, 128, 1, 1) and should be (3, 128, 1, 1)",
         "hint: the file is of 2 classes and the network of 3; one created with num_classes=2 takes these layers too",
         "not needed (1): 'optimizer.a\\nb'",
@@ -404,6 +409,68 @@ def test_a_report_can_be_made_without_loading():
     assert {name: array.shape for name, array in found.arrays.items()} == {
         name: tensor.shape for name, tensor in model.state_dict().items()
     }
+
+
+# -- what commonly does not fit
+
+
+def test_a_vgg_of_another_depth_has_other_layers_under_the_same_numbers():
+    """features.28 is conv5_3 in VGG-16 and conv5_1 in VGG-19: of the former's file nothing belongs into the latter."""
+    file = values(models.VGG("vgg16", width=1 / 32))
+    for other in ("vgg19", "vgg13", "vgg16_bn"):
+        text = refused(models.create(f"fcn32s_{other}", num_classes=3, width=1 / 32), file, strict=False)
+        assert "nothing fits; these are features.0, 2, 5, 7 … 28 of a VGG" in text
+
+
+def test_counters_do_not_make_a_fit():
+    file = values(models.create("fcn8s_resnet18", num_classes=3, width=1 / 16))
+    report = match(models.create("fcn8s_resnet18", num_classes=3, width=1 / 32), file).report
+    assert not any(name.endswith("num_batches_tracked") for name in report.matched)
+    assert "the file's layers are 2 times as wide; a network of 2 times the width takes them" in str(report)
+
+
+def test_other_channels_are_pointed_to_surgery():
+    file = values(models.ResNet("resnet18", width=1 / 16))
+    model = models.create("fcn8s_resnet18", num_classes=3, width=1 / 16, in_channels=4)
+    report = match(model, file, given=None).report
+    assert report.hint == "the file is for 3 channels and the network for 4; models.surgery.adapt_input converts"
+
+
+def test_a_classifiers_backbone_lacks_score_layers_only():
+    vgg = {**values(models.VGG("vgg11", width=1 / 32)), **{f"classifier.{k}.bias": np.zeros(128) for k in (0, 3)}}
+    vgg |= {"classifier.0.weight": np.zeros((128, 16 * 49)), "classifier.3.weight": np.zeros((128, 128))}
+    report = match(models.create("fcn32s_vgg11", num_classes=3, width=1 / 32), vgg).report
+    assert [odd.name for odd in report.missing] == ["score_fr.weight", "score_fr.bias"]
+    assert report.hint.startswith("only score layers are missing")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ({"inception3a.branch1.conv.weight": np.zeros((64, 192, 1, 1))}, "torchvision's GoogLeNet"),
+        ({"features.0.weight": np.zeros((64, 3, 11, 11))}, "torchvision's AlexNet"),
+        ({"encoder.stem": np.zeros(3)}, "names of no layout that is known here"),
+    ],
+)
+def test_networks_that_minifcn_does_not_have_are_named(file, words):
+    model = models.create("fcn32s_alexnet", num_classes=3, width=1 / 32)
+    assert words in refused(model, file, strict=False)
+    assert match(model, file).report.input == "nothing was loaded"
+
+
+def test_minifcns_own_files_know_their_images(tmp_path):
+    """What was rewritten for RGB when it was loaded is rewritten back for a network that is given BGR."""
+    model = models.create("hed", num_classes=1, width=1 / 32, seed=1)
+    save_weights(tmp_path / "hed.safetensors", model, ModelCard("hed", 1, {"width": 1 / 32}))
+    again = models.create("hed", num_classes=1, width=1 / 32, seed=2)
+    report = mf.weights.load(again, tmp_path / "hed.safetensors")
+    assert "which it will be given; nothing was rewritten" in report.input
+    equal(again, values_of(model))
+    mf.weights.load(again, tmp_path / "hed.safetensors", given=CAFFE)
+    first = model.backbone.features[0]
+    weight, bias = fold(first.weight.numpy(), first.bias.numpy(), TORCHVISION, CAFFE)
+    np.testing.assert_array_equal(again.backbone.features[0].weight.numpy(), weight)
+    np.testing.assert_array_equal(again.backbone.features[0].bias.numpy(), bias)
 
 
 # -- the command
@@ -439,7 +506,7 @@ def test_the_command_says_what_fits(trunk, tmp_path, capsys):
         f"{trunk} into fcn32s_vgg11 (width 0.03125, 3 classes)",
         "Caffe's names: 16 of 23 parameters and buffers matched",
     ]
-    assert "missing (6):" in out
+    assert "missing (6), left as the network has them:" in out
     assert err == (
         f"weights: {trunk} does not fit fcn32s_vgg11 (width 0.03125, 3 classes): 6 missing; --partly loads what fits\n"
     )
@@ -465,6 +532,29 @@ def test_the_command_writes_the_network(trunk, tmp_path, capsys):
     equal(model, written["pth"])
     assert run(tmp_path / "net.pth", *MODEL) == 0  # and back, where everything fits
     assert "23 of 23 parameters and buffers matched" in capsys.readouterr().out
+
+
+def test_minifcns_own_file_tells_what_it_is_of(tmp_path, capsys):
+    card = ModelCard("fcn8s_resnet18", 3, {"width": 1 / 32, "fuse": "cat"}, ("a", "b", "c"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_weights(folder / "best.safetensors", card.create(), card)
+    assert run(folder) == 0
+    assert capsys.readouterr().out.endswith("weights of fcn8s_resnet18 (width 0.03125, fuse cat, 3 classes)\n")
+    target = tmp_path / "again.safetensors"
+    assert run(folder, "--into", "fcn8s_resnet18", "--to", target) == 0
+    assert load_model(target)[1] == card
+    target = tmp_path / "sum.safetensors"
+    _, err = complaint(capsys, folder, "--into", "fcn8s_resnet18", "--fuse", "sum", "--to", target)
+    assert "does not fit fcn8s_resnet18 (width 0.03125, fuse sum, 3 classes): 4 unexpected" in err
+    assert not target.exists()
+
+
+def test_hed_has_one_class_unless_told(tmp_path, capsys):
+    write_arrays(tmp_path / "hed.npz", values(models.create("hed", num_classes=1, width=1 / 32)))
+    assert run(tmp_path / "hed.npz", "--into", "hed", "--width", "0.03125", "--to", tmp_path / "hed.safetensors") == 0
+    assert "into hed (width 0.03125, 1 class)" in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "hed.safetensors"), "photo.png"]) == 2
 
 
 def test_the_networks_file_is_good_for_prediction(trunk, tmp_path, capsys):

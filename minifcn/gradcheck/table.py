@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from minifcn.gradcheck.check import Check, iter_checks
 from minifcn.gradcheck.models import FAMILIES, WIDTH, Network, check_model
 from minifcn.kernels import Unsupported, algorithms, using
 from minifcn.kernels.registry import REFERENCE
+from minifcn.models.common import nearest
 
 ALL = "all"
 COTANGENT = "cotangent"
@@ -104,7 +104,7 @@ def _find(name: str) -> tuple[list[str], list[str]]:
         return [], [name]
     found = [op for op in table() if name in (op, _short(op))]
     if not found:
-        near = _nearest(name, [ALL, *names(), *map(_short, table())])
+        near = nearest(name, [ALL, *names(), *map(_short, table())])
         raise ValueError(
             f"gradcheck: there is no operation or network {name!r}; did you mean {near!r}? (gradcheck without a name "
             "lists all)"
@@ -117,10 +117,6 @@ def _short(op: str) -> str:
     return op.partition(".")[2] or op
 
 
-def _nearest(name: str, possible: Iterable[str]) -> str:
-    return difflib.get_close_matches(name, list(possible), n=1, cutoff=0.0)[0]
-
-
 def _algorithms(words: Sequence[str], backend: str) -> dict[str, str]:
     """The algorithm of each operation that NAME and OP=NAME ask for."""
     available: dict[str, list[str]] = {}
@@ -130,14 +126,14 @@ def _algorithms(words: Sequence[str], backend: str) -> dict[str, str]:
     for word in words:
         op, equals, name = word.rpartition("=")
         if equals and op not in available:
-            near = _nearest(op, available)
+            near = nearest(op, available)
             raise ValueError(f"gradcheck: no operation {op!r} has algorithms; did you mean {near!r}?")
         having = [o for o in ([op] if equals else available) if name in available[o]]
         if not having:
             possible = available[op] if equals else sorted({n for every in available.values() for n in every})
             raise ValueError(
                 f"gradcheck: there is no algorithm {name!r}{f' for {op}' * bool(equals)}; did you mean "
-                f"{_nearest(name, possible)!r}? (there are {', '.join(possible)})"
+                f"{nearest(name, possible)!r}? (there are {', '.join(possible)})"
             )
         chosen.update(dict.fromkeys(having, name))
     return chosen

@@ -218,8 +218,9 @@ _Steps = dict[str, list[Callable[[int], int]]]
 def _network(model: nn.Module) -> Network:
     if not (hasattr(model, "layers") and hasattr(model, "fusions")):
         raise TypeError(
-            f"{OP}: a {type(model).__name__} does not tell its layers and fusions; a network of minifcn.models, or one "
-            "with the methods layers() and fusions(), is needed"
+            f"{OP}: a {type(model).__name__} does not tell its layers and fusions, as networks of convolutions, "
+            "transposed ones and crops can; one that `minifcn align` lists (minifcn.lab.alignment.names()), or a "
+            "module with the methods layers() and fusions(), is needed"
         )
     return cast(Network, model)
 

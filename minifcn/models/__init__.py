@@ -15,7 +15,6 @@ hed                       side outputs of all five scales, fused: trained weight
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from functools import partial
 from minifcn import nn, random
 from minifcn.models import surgery
 from minifcn.models.alexnet import AlexNet
+from minifcn.models.common import nearest
 from minifcn.models.dilated import BACKBONES as DILATED
 from minifcn.models.dilated import FCNResNet
 from minifcn.models.fcn import FC_CHANNELS, FCN, FUSES, Backbone, FCN16sDecoder, FullyConnected
@@ -93,7 +93,7 @@ def create(
     True
     """
     if name not in _BUILDERS:
-        near = max(available(), key=partial(_likeness, name))
+        near = nearest(name, available())
         raise ValueError(f"create: there is no model {name!r}; did you mean {near!r}? (models.available() lists all)")
     for option, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
@@ -116,11 +116,6 @@ def create(
         return _BUILDERS[name](options)
     finally:
         random.set_state(before)
-
-
-def _likeness(typed: str, known: str) -> tuple[bool, float]:
-    """How well a known name fits what was typed: letters that were only exchanged come first."""
-    return sorted(typed) == sorted(known), difflib.SequenceMatcher(None, typed, known).ratio()
 
 
 def _vgg(name: str, stride: int, paper: bool, scales: dict[str, float], o: _Options) -> nn.Module:

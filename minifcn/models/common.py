@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from minifcn import nn
 from minifcn.autograd import Tensor
 from minifcn.nn import init
@@ -25,3 +28,14 @@ def check_image(network: str, x: Tensor, channels: int) -> None:
     """
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"{network}: the image has shape {x.shape}; (N, {channels}, H, W) is needed")
+
+
+def nearest(typed: str, names: Iterable[str]) -> str:
+    """Which of the names is meant: one whose letters were only exchanged, or else the most similar.
+
+    >>> nearest("vgg61", ["vgg19", "vgg16"])
+    'vgg16'
+    """
+    return max(
+        names, key=lambda name: (sorted(name) == sorted(typed), difflib.SequenceMatcher(None, typed, name).ratio())
+    )

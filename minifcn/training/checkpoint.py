@@ -64,7 +64,8 @@ class ModelCard:
         >>> ModelCard("fcn8s_resnet18", 7, {"width": 0.25}).describe()
         'fcn8s_resnet18 (width 0.25, 7 classes)'
         """
-        settings = [f"{key} {value}" for key, value in self.options.items()] + [f"{self.num_classes} classes"]
+        classes = "1 class" if self.num_classes == 1 else f"{self.num_classes} classes"
+        settings = [*(f"{key} {value}" for key, value in self.options.items()), classes]
         return f"{self.model} ({', '.join(settings)})"
 
     def same_network(self, other: ModelCard) -> bool:
@@ -249,10 +250,14 @@ def read(path: Path, op: str) -> tuple[Arrays, dict[str, Any]]:
             about = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
     except SafetensorError as error:
         raise ValueError(
-            f"{op}: {path} is no complete safetensors file ({error}); it may be truncated or of another format"
+            f"{op}: {path} is no complete safetensors file ({error}); it may be truncated, or of another format, which "
+            "`minifcn weights FILE --into MODEL --to NAME.safetensors` converts"
         ) from error
     if about.get("format") not in (_WEIGHTS, _CHECKPOINT):
-        raise ValueError(f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed")
+        raise ValueError(
+            f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed, or "
+            "of `minifcn weights FILE --into MODEL --to NAME.safetensors`"
+        )
     return arrays, about
 
 

@@ -80,6 +80,7 @@ class TrainConfig:
     init: str | None = _option(
         None,
         "start from another run's weights, or any file of `minifcn weights`, as far as they fit",
+        parse=str,
         metavar="RUN|FILE",
     )
     data: str = _option("shapes", "data set: shapes, camvid:DIR, voc:DIR or folder:IMAGES:MASKS")

@@ -227,7 +227,15 @@ class Trainer:
     def _start_from(self, weights: str | None) -> None:
         """Load what fits of a run or a file into the network, and say what did and what did not."""
         if weights is not None:
-            self.say(f"starting from {weights}\n{load(self.module, find_weights(weights), strict=False)}")
+            report = load(self.module, find_weights(weights), strict=False)
+            self.say(f"starting from {weights}\n{report}")
+            if len(report.misshaped) > len(
+                report.matched
+            ):  # a start from nearly nothing would pass for one from weights
+                raise ValueError(
+                    f"train: {weights} has other shapes than {self.card.describe()} for {len(report.misshaped)} "
+                    f"parameters; {report.hint or 'weights of the same network are needed'}"
+                )
 
     def fit(self) -> TrainResult:
         """Train up to the configured number of epochs, then make the pictures.
@@ -449,6 +457,10 @@ def _optimizer(
 def _slower_backbone(groups: list[optim.Group], module: Module, factor: float) -> list[optim.Group]:
     """Each group in two: the rest of the network, then its backbone, whose learning rate is multiplied by factor."""
     backbone = {id(p) for name, p in module.named_parameters() if name.startswith("backbone.")}
+    if not backbone:
+        raise ValueError(
+            f"train: --backbone-lr is {factor:g} and a {type(module).__name__} has no backbone; 1 is what it can have"
+        )
     parts = []
     for group in groups:
         for inside, scale in ((False, 1.0), (True, factor)):

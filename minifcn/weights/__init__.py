@@ -32,6 +32,13 @@ from minifcn.weights.safetensors import read_safetensors
 __all__ = ["load", "read"]
 
 _FORMATS = "PyTorch's .pth, .safetensors, NumPy's .npz and .npy, Caffe's .caffemodel and Keras' .h5 are read"
+_OTHERS = {  # what people give by mistake
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"GIF8": "a GIF image",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x80": "a pickle of something else than torch.save writes, and only running it could read it",
+}
 _TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # a pickled 0x1950a86a20f9469cfc6c
 
 
@@ -57,10 +64,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """
     file = Path(path)
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist"
+        what = "is a folder" if file.is_dir() else "is no plain file" if file.exists() else "does not exist"
         raise FileNotFoundError(f"read: {file} {what}; the path of a weights file is needed")
     with file.open("rb") as stream:
         head = stream.read(64)
+    if not head:
+        raise ValueError(f"read: {file} is empty; {_FORMATS}")
     if head[:4] == b"PK\3\4" or head[:4] == b"PK\5\6":
         return _read_zip(file)
     if head.startswith(NPY_MAGIC):
@@ -75,13 +84,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         return read_caffemodel(file)
     except ValueError as error:
         fault = str(error).removeprefix(f"read: {file}: ")
-        raise ValueError(
-            f"read: {file} is of no known format (it starts with {head[:8]!r}; as a .caffemodel: {fault}); {_FORMATS}"
-        ) from error
+        known = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "of no known format")
+        why = f" (it starts with {head[:8]!r}; as a .caffemodel: {fault})" if known == "of no known format" else ""
+        raise ValueError(f"read: {file} is {known}{why}; {_FORMATS}") from error
 
 
 def _read_zip(file: Path) -> dict[str, NDArray[Any]]:
     names = entries(file)
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError(f"read: {file} is a TorchScript archive; a file of its state_dict() is needed")
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return read_pth(file)
     if any(name.endswith(".npy") for name in names):

