@@ -86,7 +86,8 @@ def _backbone(name: str) -> dict[str, Any]:
 
     stage = "pool5" if vgg else "layer4"
     found = _differences(theirs, deepest, ours, lambda image: ours.backbone(image)[stage])
-    exact = all(_same(back[key], value) for key, value in theirs.state_dict().items() if key in back)
+    shared = {key: value for key, value in theirs.state_dict().items() if key in back}
+    exact = list(shared) == list(back) and all(_same(back[key], value) for key, value in shared.items())
     return _row(name, ours.backbone, f"torchvision, {stage}", found, exact)
 
 

@@ -615,7 +615,7 @@ def _weights(arguments: argparse.Namespace) -> int:
     file = find_weights(arguments.file) if Path(arguments.file).is_dir() else Path(arguments.file)
     if arguments.into is not None:
         return _weights_into(file, arguments, target)
-    useless = [name for name in ("num_classes", "width", "fuse", "partly") if name in arguments]
+    useless = [name for name in ("num_classes", "width", "fuse", "trained", "partly") if name in arguments]
     if useless:
         raise ValueError(f"weights: --{useless[0].replace('_', '-')} says something about the network of --into MODEL")
     arrays = read(file)
@@ -630,6 +630,7 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 def _weights_into(file: Path, arguments: argparse.Namespace, target: Path | None) -> int:
     """Load a file into a network, say what fits, and write the network."""
+    from minifcn.models.inputs import CAFFE, KERAS, TORCHVISION
     from minifcn.training.checkpoint import ModelCard, load_weights, save_weights
     from minifcn.training.files import write_arrays
     from minifcn.weights.matching import match
@@ -642,7 +643,8 @@ def _weights_into(file: Path, arguments: argparse.Namespace, target: Path | None
     if getattr(arguments, "num_classes", own.num_classes) != own.num_classes:
         card = replace(card, num_classes=arguments.num_classes, classes=(), palette=())
     module = card.create()
-    found = match(module, file)
+    conventions = {"torchvision": TORCHVISION, "caffe": CAFFE, "keras": KERAS, None: None}
+    found = match(module, file, trained=conventions[getattr(arguments, "trained", None)])
     report = found.report
     say(f"{file} into {card.describe()}\n{report}")
     partly = "partly" in arguments
@@ -675,6 +677,12 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         "--width", type=float, default=quiet, help="of that network: channels, as a part (the file's, or 1)"
     )
     _add_fuse(parser)
+    parser.add_argument(
+        "--trained",
+        choices=("torchvision", "caffe", "keras"),
+        default=quiet,
+        help="whose images they were trained on, where names mislead (VGGs from Caffe with torchvision's names)",
+    )
     parser.add_argument("--partly", action="store_true", default=quiet, help="go on where only a part of them fits")
     parser.add_argument(
         "--to",

@@ -138,7 +138,7 @@ def test_phrases():
         (("RGB", 256, (0, 0, 0)), "scale is 256; 1 or 255"),
         (("RGB", 1, (0, 0)), r"mean is \(0, 0\); a number for each of three"),
         (("RGB", 1, (0, 0, np.nan)), "mean is"),
-        (("RGB", 1, (0, 0, 0), (1, 0, 1)), r"std is \(1, 0, 1\); positive"),
+        (("RGB", 1, (0, 0, 0), (1, 0, 1)), r"std is \(1\.0, 0\.0, 1\.0\); positive"),
         (("RGB", 1, (0, 0, 0), (1, 1, np.inf)), "std is"),
     ],
 )

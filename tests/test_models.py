@@ -547,3 +547,25 @@ def test_nonsense_gets_a_sentence_too() -> None:
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         models.create("fcn8s_vgg16", **options)
+
+
+# ----- initial weights
+
+
+@pytest.mark.parametrize(
+    ("build", "layer"),
+    [
+        (lambda: models.VGG("vgg16", width=1 / 4), "features.24"),
+        (lambda: models.AlexNet(width=1 / 2), "conv3"),
+        (lambda: models.GoogLeNet(width=1 / 2), "inception_4e.conv3x3"),
+        (lambda: models.UNet(2, width=1 / 4), "down4.conv2"),
+    ],
+)
+def test_convolutions_begin_with_the_variance_that_keeps_activations(build: Any, layer: str) -> None:
+    """He et al. 2015: 2 over the number of a filter's taps in all channels (fan_in); biases begin at 0."""
+    mf.manual_seed(0)
+    conv = dict(build().named_modules())[layer]
+    w = conv.weight.numpy()
+    assert w.var() == pytest.approx(2 / w[0].size, rel=0.05)
+    assert not conv.bias.numpy().any()
+    assert w.shape[0] != w.shape[1] or layer in ("features.24", "down4.conv2")  # where fan_out is another number

@@ -333,7 +333,7 @@ def test_chainer():
     model = net("fcn8s_vgg16_paper")
     names = {there.replace(".weight", "/W").replace(".bias", "/b"): here for there, here in FCN8S.items()}
     report = check(model, *fabricate(model, names), "Chainer's names")
-    assert "BGR 0 … 255" in report.input
+    assert "BGR 0 … 255, minus (104.00699" in report.input
 
 
 # -- Keras

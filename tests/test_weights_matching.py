@@ -386,11 +386,12 @@ def test_the_report():
     arrays["optimizer.a\nb"] = np.zeros(3)
     report = match(model, {f"module.{n}" if "optimizer" not in n else n: a for n, a in arrays.items()}).report
     assert str(report).splitlines() == [
-        "minifcn's own names, without 'module.' in front: 32 of 36 parameters and buffers matched",
+        "minifcn's own names, without 'module.' in front: 31 of 36 parameters and buffers matched",
         "missing (1), left as the network has them:",
         "  score_pool4.bias (3,)",
         "mis-shaped (1), left as the network has them:",
         "  score_fr.weight (module.score_fr.weight in the file) is (2, 128, 1, 1) and should be (3, 128, 1, 1)",
+        "left with them, as of the same layers: score_fr.bias",
         "hint: the file is of 2 classes and the network of 3; one created with num_classes=2 takes these layers too",
         "not needed (1): 'optimizer.a\\nb'",
         "fixed bilinear filters, kept (2): upscore2.weight, upscore16.weight",
@@ -473,6 +474,68 @@ def test_minifcns_own_files_know_their_images(tmp_path):
     np.testing.assert_array_equal(again.backbone.features[0].bias.numpy(), bias)
 
 
+def test_what_recognises_a_vgg_of_another_depth_is_final():
+    """Its score layers must not land on a random backbone, under whichever layout."""
+    full = values(models.create("fcn8s_vgg16", num_classes=3, width=1 / 32))
+    convolutions = [f"conv{b}_{k}" for b, depth in enumerate((2, 2, 3, 3, 3), start=1) for k in range(1, depth + 1)]
+    features = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    caffe = {
+        f"{conv}.{kind}": full.pop(f"backbone.features.{n}.{kind}")
+        for conv, n in zip(convolutions, features, strict=True)
+        for kind in ("weight", "bias")
+    }
+    caffe |= {name.removeprefix("head."): array for name, array in full.items()}
+    assert match(models.create("fcn8s_vgg16", num_classes=3, width=1 / 32), caffe).report.fits
+    for other in ("vgg19", "vgg16_bn"):
+        text = refused(models.create(f"fcn8s_{other}", num_classes=3, width=1 / 32), caffe, strict=False)
+        assert "Caffe's names" in text
+        assert "of a VGG, and the network's has features.0" in text
+
+
+def test_a_layer_is_loaded_whole_or_not_at_all():
+    file = values(models.create("fcn_resnet50", num_classes=3, width=1 / 32))
+    file["classifier.4.weight"] = np.zeros((3, 99, 1, 1), np.float32)
+    model = models.create("fcn_resnet50", num_classes=3, width=1 / 32)
+    bias = model.classifier[4].bias.numpy().copy()
+    report = mf.weights.load(model, file, strict=False)
+    assert report.withheld == ("classifier.4.bias",)
+    np.testing.assert_array_equal(model.classifier[4].bias.numpy(), bias)
+
+
+def test_a_head_that_the_network_has_is_not_called_unneeded():
+    """DeepLab's classifier has other layers than the FCN's, under names that begin alike."""
+    file = values(models.create("fcn_resnet50", num_classes=3, width=1 / 32))
+    file["classifier.0.convs.0.0.weight"] = np.zeros((8, 64, 1, 1))
+    file["aux_classifier.0.weight"] = np.zeros((8, 32, 3, 3))
+    report = match(models.create("fcn_resnet50", num_classes=3, width=1 / 32), file).report
+    assert [odd.name for odd in report.unexpected] == ["classifier.0.convs.0.0.weight"]
+    assert report.dropped == ("aux_classifier.0.weight",)
+
+
+def test_one_equal_name_tells_nothing_of_the_images():
+    file = {f"res2a_branch{k}.weight": np.zeros((4, 4, 1, 1)) for k in range(9)} | {
+        "conv1.weight": np.zeros((2, 3, 7, 7))
+    }
+    report = mf.weights.load(models.create("fcn8s_resnet18", 3, width=1 / 32), file, strict=False)
+    assert report.matched == ("backbone.conv1.weight",)
+    assert report.input.startswith("the names do not tell")
+    assert report.backbone[0] == 1
+    assert report.backbone[1] > 90
+
+
+def test_a_network_that_scales_its_stages_is_told_of():
+    file = values(models.create("fcn8s_vgg16", num_classes=3, width=1 / 32))
+    at_once = models.create("fcn8s_atonce_vgg16", num_classes=3, width=1 / 32)
+    assert "multiplies pool4 by 0.01 and pool3 by 0.0001" in match(at_once, file).report.notes[-1]
+    assert not match(models.create("fcn8s_vgg16", num_classes=3, width=1 / 32), file).report.notes
+
+
+@pytest.mark.parametrize("option", ["given", "trained"])
+def test_an_input_is_no_word(option):
+    with pytest.raises(TypeError, match=f"load: {option} is 'BGR'; an Input such as TORCHVISION"):
+        mf.weights.load(small(), values(small()), **{option: "BGR"})
+
+
 # -- the command
 
 MODEL = ("--into", "fcn32s_vgg11", "--num-classes", "3", "--width", "0.03125")
@@ -548,6 +611,16 @@ def test_minifcns_own_file_tells_what_it_is_of(tmp_path, capsys):
     _, err = complaint(capsys, folder, "--into", "fcn8s_resnet18", "--fuse", "sum", "--to", target)
     assert "does not fit fcn8s_resnet18 (width 0.03125, fuse sum, 3 classes): 4 unexpected" in err
     assert not target.exists()
+
+
+def test_the_command_can_be_told_whose_images(trunk, capsys):
+    """A VGG of Caffe's under torchvision's names, as pytorch-fcn uses."""
+    torch_names = trunk.with_name("torch.npz")
+    write_arrays(torch_names, values(models.VGG("vgg11", width=1 / 32)))
+    assert run(torch_names, *MODEL, "--partly") == 0
+    assert "which it will be given; nothing was rewritten" in capsys.readouterr().out
+    assert run(torch_names, *MODEL, "--partly", "--trained", "caffe") == 0
+    assert "trained on BGR 0 … 255, minus (104.00699" in capsys.readouterr().out
 
 
 def test_hed_has_one_class_unless_told(tmp_path, capsys):

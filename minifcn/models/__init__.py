@@ -80,7 +80,8 @@ def create(
         seed: of the initial weights; without it they follow mf.manual_seed and what was drawn since.
         in_channels: C of the images: 3 for colours, 1 for grey, 4 for colours and depth.
         fuse: how an FCN-16s or FCN-8s joins the scores of two strides: "sum", or "cat" with a 1×1 convolution.
-        aux: whether fcn_resnet50 and fcn_resnet101 have their second classifier, which serves training only.
+        aux: whether fcn_resnet50 and fcn_resnet101 have their second classifier, as published weights do. It serves
+            training only, in a loop that adds its loss (`outputs` gives its scores); `minifcn train` does not.
 
     Returns:
         A Module that maps a Tensor (N,C,H,W) to scores (N,num_classes,H,W).

@@ -63,9 +63,9 @@ def convolutionize(classifier: nn.Sequential, input_shape: Sequence[int], order:
             "nn.Sequential(model.features, model.avgpool, nn.Flatten(), model.classifier)"
         )
     choice("convolutionize", "order", order, ("CHW", "HWC"))
+    if not isinstance(input_shape, Sequence) or len(input_shape) != 3:
+        raise ValueError(f"convolutionize: input_shape is {input_shape!r}; (C, H, W) is needed")
     sizes = tuple(integer("convolutionize", "input_shape", size, 1) for size in input_shape)
-    if len(sizes) != 3:
-        raise ValueError(f"convolutionize: input_shape is {sizes}; (C, H, W) is needed")
     fcn = _copy(classifier)
     modes = [(m, m.training) for m in fcn.modules()]
     drawn = random.get_state()  # new layers draw initial weights, which nobody sees

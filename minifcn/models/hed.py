@@ -24,6 +24,9 @@ class HED(nn.Module):
         width: multiplies the backbone's channel counts.
         in_channels: C.
 
+    `minifcn train` trains the fused scores only, as those of classes of which each pixel has one; the loss of all six
+    outputs, and edges that several classes share, are for a loop of your own.
+
     The side outputs start at 0 and the fusion as their mean, as published. Convolutions keep the size, and the sides
     are enlarged bilinearly, as in the Keras port whose trained weights are to be had; where 16 does not divide the
     size, the coarsest map reaches up to 15 pixels beyond the image and is squeezed into it. The Caffe original pads the

@@ -38,10 +38,16 @@ class Input:
         if self.order not in ORDERS:
             raise ValueError(f"Input: order is {self.order!r}; 'RGB' or 'BGR' is needed")
         if self.scale not in (1, 255):
-            raise ValueError(f"Input: scale is {self.scale}; 1 or 255 is needed")
-        for what, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(map(math.isfinite, values)):
-                raise ValueError(f"Input: {what} is {values}; a number for each of three channels is needed")
+            raise ValueError(f"Input: scale is {self.scale!r}; 1 or 255 is needed")
+        for what in ("mean", "std"):
+            values = getattr(self, what)
+            try:
+                numbers = tuple(map(float, values))
+            except (TypeError, ValueError):
+                numbers = ()
+            if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+                raise ValueError(f"Input: {what} is {values!r}; a number for each of three channels is needed")
+            object.__setattr__(self, what, numbers)  # a list of the same numbers is the same Input
         if min(self.std) <= 0:
             raise ValueError(f"Input: std is {self.std}; positive numbers are needed")
 
@@ -93,6 +99,8 @@ class Input:
 TORCHVISION = Input("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: ImageNet's mean colour only, as the Caffe models of FCN and HED expect it.
 CAFFE = Input("BGR", 255, (104.00699, 116.66877, 122.67892))
+#: Keras' preprocess_input in its mode "caffe", which its VGG networks were trained for.
+KERAS = Input("BGR", 255, (103.939, 116.779, 123.68))
 
 
 def fold(

@@ -71,8 +71,8 @@ class Transplanted:
 def transplant(source: nn.Module | State, target: nn.Module, coerce: bool = False) -> Transplanted:
     """Copy into `target` the parameters and buffers that `source` has under the same name, with the same shape.
 
-    From FCN-32s to FCN-16s these are the backbone, the head and score_fr. A new skip's scores stay zero, so FCN-16s
-    starts with what FCN-32s says, upsampled in two steps.
+    From FCN-32s to FCN-16s these are the backbone, the head and score_fr. Where a new skip's scores start at zero, as
+    on VGG, FCN-16s starts with what FCN-32s says, upsampled in two steps.
 
     Args:
         source: a network, or its state: name → array or Tensor. It is not changed.
@@ -84,7 +84,8 @@ def transplant(source: nn.Module | State, target: nn.Module, coerce: bool = Fals
         What was copied and what was not.
 
     Raises:
-        ValueError: nothing can be copied.
+        ValueError: nothing can be copied; or the two multiply a stage by different factors before its score layer, as
+            FCN-8s at once does.
 
     Long et al. 2015, §4.2, and `transplant` in the authors' surgery.py.
 
@@ -95,6 +96,14 @@ def transplant(source: nn.Module | State, target: nn.Module, coerce: bool = Fals
     not in the target, not used: 2.bias
     """
     given, own = _states("transplant", source, target)
+    before, now = getattr(source, "scales", {}), getattr(target, "scales", {})
+    for stage in {*before, *now} if isinstance(source, nn.Module) else ():
+        name = f"score_{stage}.weight"
+        if name in given and name in own and before.get(stage, 1) != now.get(stage, 1):
+            raise ValueError(
+                f"transplant: the source multiplies {stage} by {before.get(stage, 1)} before its score layer and the "
+                f"target by {now.get(stage, 1)}; two networks that do the same are needed"
+            )
     done: dict[str, Any] = {}
     fitted, misshapen = [], {}
     for name, t in own.items():

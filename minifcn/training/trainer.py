@@ -229,12 +229,12 @@ class Trainer:
         if weights is not None:
             report = load(self.module, find_weights(weights), strict=False)
             self.say(f"starting from {weights}\n{report}")
-            if len(report.misshaped) > len(
-                report.matched
-            ):  # a start from nearly nothing would pass for one from weights
+            found, needed = report.backbone
+            if found < needed:  # a start from half of one would pass for a start from weights
+                hint = report.hint or "weights of the same backbone are needed"
                 raise ValueError(
-                    f"train: {weights} has other shapes than {self.card.describe()} for {len(report.misshaped)} "
-                    f"parameters; {report.hint or 'weights of the same network are needed'}"
+                    f"train: {weights} has {found} of the backbone's {needed} parameters and buffers in the shapes of "
+                    f"{self.card.describe()}; {hint}"
                 )
 
     def fit(self) -> TrainResult:

@@ -55,6 +55,15 @@ def quoted(name: str) -> str:
     return repr(name if len(name) <= 100 else name[:99] + "…")
 
 
+def shown(name: str) -> str:
+    """The name as it is, or quoted where a terminal would not show it so.
+
+    >>> shown("conv1.weight"), shown("")
+    ('conv1.weight', "''")
+    """
+    return name if name.isprintable() and 0 < len(name) <= 100 else quoted(name)
+
+
 def said(error: Exception) -> str:
     """A library's complaint for a sentence: on one line, without control characters, not endless.
 

@@ -21,20 +21,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.models.inputs import CAFFE, TORCHVISION, Input
+from minifcn.models.inputs import CAFFE, KERAS, TORCHVISION, Input
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Arrays = Mapping[str, Array]
 Scales = Mapping[str, float]
-
-#: Keras' preprocess_input in its mode "caffe", which its VGG networks were trained for.
-KERAS = Input("BGR", 255, (103.939, 116.779, 123.68))
 
 
 def unchanged(array: Array, shape: Shape) -> Array:
@@ -95,8 +93,8 @@ def as_convolution(array: Array, shape: Shape) -> Array:
     (4, 2, 3, 3)
     """
     rows = array.shape[-2:] if len(shape) == 4 else array.shape[-1:]
-    flat = (shape[0], _product(shape[1:])) if len(shape) == 4 else shape
-    leading_ones = _product(array.shape[: -len(rows)]) == 1 if rows else False
+    flat = (shape[0], prod(shape[1:])) if len(shape) == 4 else shape
+    leading_ones = prod(array.shape[: -len(rows)]) == 1 if rows else False
     return array.reshape(shape) if rows == flat and leading_ones else array
 
 
@@ -109,14 +107,10 @@ def from_keras(array: Array, shape: Shape) -> Array:
     """
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
-    if array.ndim == 2 and len(shape) == 4 and array.shape == (_product(shape[1:]), shape[0]):
+    if array.ndim == 2 and len(shape) == 4 and array.shape == (prod(shape[1:]), shape[0]):
         o, c, i, j = shape
         return array.reshape(i, j, c, o).transpose(3, 2, 0, 1)
     return array
-
-
-def _product(sizes: Shape) -> int:
-    return int(np.prod(sizes, dtype=np.int64))
 
 
 # -- torchvision
@@ -203,11 +197,15 @@ def _scaled(places: dict[str, Place], arrays: Arrays, scales: Scales) -> dict[st
         if scale is None or name not in places:
             continue
         ratio = np.asarray(scale, np.float64).reshape(-1) / scales.get(stage, 1.0)
+        channels = arrays[name].shape[1:2]
+        if (ratio.size,) not in ((1,), channels):
+            raise ValueError(
+                f"load: scale_{stage} has {ratio.size} values for {name} {arrays[name].shape}; one, or one for each "
+                "of its channels, is needed"
+            )
         if not np.allclose(ratio, 1, rtol=1e-6, atol=0):
 
             def turn(array: Array, shape: Shape, ratio: Array = ratio) -> Array:
-                if array.ndim != 4 or ratio.size not in (1, array.shape[1]):
-                    return array
                 return np.asarray(array * ratio[:, None, None], array.dtype)
 
             places[name] = Place(f"score_{stage}.weight", turn, note=f"score_{stage} was multiplied by scale_{stage}")

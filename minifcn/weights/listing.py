@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minifcn.weights.faults import quoted
+from minifcn.weights.faults import shown
 
 _PIECE = 1 << 16  # values that are looked at together, so that a table needs no memory beside the arrays
 
@@ -70,7 +70,7 @@ def table(arrays: Mapping[str, NDArray[Any]]) -> str:
         found = extent(array)
         nans, infinities = nans + found.nans, infinities + found.infinities
         shape = "×".join(map(str, array.shape)) or "scalar"
-        rows.append((_shown(name), shape, str(array.dtype), f"{array.nbytes:,}", _range(found)))
+        rows.append((shown(name), shape, str(array.dtype), f"{array.nbytes:,}", _range(found)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         f"{name:{widths[0]}}  {shape:{widths[1]}}  {dtype:{widths[2]}}  {size:>{widths[3]}}  {values}".rstrip()
@@ -81,11 +81,6 @@ def table(arrays: Mapping[str, NDArray[Any]]) -> str:
     if nans or infinities:
         total += f"; NOT all finite: {nans:,} NaN and {infinities:,} Inf"
     return "\n".join([*lines, total])
-
-
-def _shown(name: str) -> str:
-    """The name as it is, or quoted where a terminal would not show it so."""
-    return name if name.isprintable() and 0 < len(name) <= 100 else quoted(name)
 
 
 def _number(value: float) -> str:

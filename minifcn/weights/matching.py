@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +21,15 @@ from numpy.typing import NDArray
 from minifcn.autograd import Tensor
 from minifcn.models.inputs import TORCHVISION, Input, fold
 from minifcn.nn import Module, init
-from minifcn.weights.faults import quoted
+from minifcn.weights.faults import shown
 from minifcn.weights.layouts import LAYOUTS, Layout, Place, foreign
 from minifcn.weights.listing import extent
+from minifcn.weights.report import SHOWN, Misshaped, Odd, Report, listed
 from minifcn.weights.safetensors import of_minifcn
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-_SHOWN: Final = 8  # names of one kind that a report lists
 _SEARCHED: Final = 500  # names among which the nearest are looked for
 _LONG: Final = 100  # characters of a name that are compared
 _MOST_PREFIXES: Final = 16  # each is tried with each layout; a file that is not made up has one or two
@@ -39,132 +38,6 @@ _PREFIX: Final = re.compile(
 )
 _BESIDE: Final = re.compile(r"(?s:(?:optim|lr_scheduler|scheduler)\w*[./].*)|epoch|iteration|step|best_\w+")
 _FEATURE: Final = re.compile(r"(?:backbone\.)?features\.(\d+)\.\w+")
-_OF_CLASSES: Final = re.compile(r"(?:.*\.)?(?:score\w*|upscore\w*|fuse\w*|classifier(?:\.4)?)\.(?:weight|bias)")
-
-
-@dataclass(frozen=True, slots=True)
-class Odd:
-    """A name that the other side lacks.
-
-    Args:
-        name: in the network, or in the file.
-        shape: there.
-        nearest: names of the other side that might be meant, with their shapes, nearest first.
-    """
-
-    name: str
-    shape: Shape
-    nearest: tuple[str, ...]
-
-    def __str__(self) -> str:
-        near = f", nearest: {' or '.join(self.nearest)}" if self.nearest else ""
-        return f"{_shown(self.name)} {self.shape}{near}"
-
-
-@dataclass(frozen=True, slots=True)
-class Misshaped:
-    """An array whose shape is not the network's.
-
-    Args:
-        name: in the file.
-        shape: there, with its axes in minifcn's order.
-        target: the parameter's name in the network.
-        needed: its shape.
-    """
-
-    name: str
-    shape: Shape
-    target: str
-    needed: Shape
-
-    def __str__(self) -> str:
-        source = "" if self.name == self.target else f" ({_shown(self.name)} in the file)"
-        return f"{self.target}{source} is {self.shape} and should be {self.needed}"
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How an array of names and a network fit together. `str()` says it in lines, `sentence()` what is wrong, in one.
-
-    Args:
-        layout: whose names the file has.
-        prefix: what was taken off them.
-        matched: the network's names that the file has, in the right shape.
-        missing: those it lacks. The counters `num_batches_tracked`, which old files lack, are not among them.
-        unexpected: the file's names that the network lacks.
-        misshaped: what is in both, in two shapes.
-        dropped: the file's names that this network does without, such as a classifier's last layer.
-        kept: fixed bilinear filters of the network that the file lacks; they are right as they are.
-        input: what images the weights expect, and what was done about it.
-        notes: what else a reader should know, such as values that are not finite.
-    """
-
-    layout: str
-    prefix: str
-    matched: tuple[str, ...]
-    missing: tuple[Odd, ...]
-    unexpected: tuple[Odd, ...]
-    misshaped: tuple[Misshaped, ...]
-    dropped: tuple[str, ...]
-    kept: tuple[str, ...]
-    input: str
-    notes: tuple[str, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether every parameter was found, in its shape, and every array has a place or is not needed."""
-        return not (self.missing or self.unexpected or self.misshaped)
-
-    def __str__(self) -> str:
-        off = f", without {self.prefix!r} in front" if self.prefix else ""
-        total = len(self.matched) + len(self.missing) + len(self.misshaped) + len(self.kept)
-        lines = [f"{self.layout}{off}: {len(self.matched)} of {total} parameters and buffers matched"]
-        for what, entries in self._faults():
-            fate = "" if what == "unexpected" else ", left as the network has them"
-            lines += [f"{what} ({len(entries)}){fate}:", *(f"  {entry}" for entry in _listed(entries))]
-        lines += [f"hint: {self.hint}"] if self.hint else []
-        lines += [f"not needed ({len(self.dropped)}): {', '.join(_listed(map(_shown, self.dropped)))}"] * bool(
-            self.dropped
-        )
-        lines += [f"fixed bilinear filters, kept ({len(self.kept)}): {', '.join(_listed(self.kept))}"] * bool(self.kept)
-        return "\n".join([*lines, f"input: {self.input}", *(f"note: {note}" for note in self.notes)])
-
-    def sentence(self) -> str:
-        """What does not fit, on one line; "" where all fits."""
-        parts = [f"{len(entries)} {what}: {'; '.join(_listed(entries, 3))}" for what, entries in self._faults()]
-        return " — ".join(parts + ([self.hint] if parts and self.hint else []))
-
-    @property
-    def hint(self) -> str:
-        """What to do about the commonest misfits: another width, other channels or classes, a classifier's weights for
-        an FCN; "" where it is none of these."""
-        inner = [
-            e for e in self.misshaped if not _OF_CLASSES.fullmatch(e.target) and len(e.shape) == len(e.needed) == 4
-        ]
-        ratios = {Fraction(e.shape[0], e.needed[0]) for e in inner if e.needed[0]}
-        if len(ratios) == 1 and ratios != {1}:
-            (ratio,) = ratios
-            return f"the file's layers are {ratio} times as wide; a network of {ratio} times the width takes them"
-        if len(inner) == 1 and inner[0].shape[1] != inner[0].needed[1]:
-            channels, wanted = inner[0].shape[1], inner[0].needed[1]
-            return (
-                f"the file is for {channels} channels and the network for {wanted}; models.surgery.adapt_input converts"
-            )
-        for entry in self.misshaped:
-            there, here = entry.shape[:1], entry.needed[:1]
-            if len(entry.shape) == len(entry.needed) and there != here and _OF_CLASSES.fullmatch(entry.target):
-                classes = "1 class" if there == (1,) else f"{there[0]} classes"
-                return (
-                    f"the file is of {classes} and the network of {here[0]}; one created with num_classes={there[0]} "
-                    "takes these layers too"
-                )
-        if self.missing and not self.misshaped and all(_OF_CLASSES.fullmatch(odd.name) for odd in self.missing):
-            return "only score layers are missing, as the file is of a network without them; they have to be trained"
-        return ""
-
-    def _faults(self) -> list[tuple[str, tuple[Any, ...]]]:
-        kinds = (("missing", self.missing), ("mis-shaped", self.misshaped), ("unexpected", self.unexpected))
-        return [(what, entries) for what, entries in kinds if entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +60,8 @@ class _Fit:
     Args:
         pairs: the network's name → the file's.
         rest: the file's names without a place.
-        fault: why nothing of it has one.
+        claimed: how many pairs there would be without the fault.
+        fault: why nothing of it has a place after all.
     """
 
     layout: Layout
@@ -197,11 +71,12 @@ class _Fit:
     shaped: int
     dropped: tuple[str, ...]
     rest: tuple[str, ...]
+    claimed: int
     fault: str = ""
 
     @property
-    def score(self) -> tuple[int, int, int, bool]:
-        return len(self.pairs), self.shaped, len(self.dropped), bool(self.fault)
+    def score(self) -> tuple[int, int, int]:
+        return self.claimed, self.shaped, len(self.dropped)
 
 
 def match(
@@ -239,11 +114,14 @@ def match(
       1.bias (5,)
     input: the names do not tell what the network was trained on; nothing was rewritten
     """
+    for option, value in (("given", given), ("trained", trained)):
+        if not isinstance(value, Input | None):
+            raise TypeError(f"load: {option} is {value!r}; an Input such as TORCHVISION, or None, is needed")
     arrays, ours = _arrays(source)
     values = {name: np.asarray(a.numpy() if isinstance(a, Tensor) else a) for name, a in arrays.items()}
     for name, array in values.items():
         if array.dtype.kind not in "biuf":
-            raise TypeError(f"load: {_shown(name)} is an array of {array.dtype}; real numbers are needed")
+            raise TypeError(f"load: {shown(name)} is an array of {array.dtype}; real numbers are needed")
     own = model.state_dict()
     shapes: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in own.items()}
     scales = getattr(model, "scales", {})
@@ -251,9 +129,9 @@ def match(
     best = max(fits, key=lambda fit: fit.score)  # the first of equals, and minifcn's own names come first
     found = {t: best.places[n].turn(values[n], shapes[t]) for t, n in best.pairs.items()}
     wrong = {target for target, array in found.items() if array.shape != shapes[target]}
-    # a batch norm's counter says nothing without the statistics that it counted
-    layers = {target.rpartition(".")[0] for target in wrong}
-    state = {t: a for t, a in found.items() if t not in wrong and not (_counter(t) and t.rpartition(".")[0] in layers)}
+    halves = {target.rpartition(".")[0] for target in wrong} - {""}
+    state = {t: a for t, a in found.items() if t not in wrong and t.rpartition(".")[0] not in halves}
+    withheld = [t for t in found if t not in wrong and t not in state and not _counter(t)]
     misshaped = tuple(Misshaped(best.pairs[t], array.shape, t, shapes[t]) for t, array in found.items() if t in wrong)
     kept = _bilinear(model, [name for name in shapes if name not in found])
     gaps = {n: shape for n, shape in shapes.items() if n not in found and n not in kept and not _counter(n)}
@@ -262,15 +140,26 @@ def match(
         dict.fromkeys(best.places[n].note for t, n in best.pairs.items() if t in state and best.places[n].note)
     )
     notes += [*_conversions(state, own), *_not_finite({best.pairs[t]: values[best.pairs[t]] for t in state})]
-    said = _prepare(state, shapes, trained or (TORCHVISION if ours else best.layout.input), given)
+    if trained is None:
+        few = 2 * len(state) < len(values)  # a name or two may be the same by chance
+        trained = TORCHVISION if ours else None if few else best.layout.input
+    said = _prepare(state, shapes, trained, given)
     notes += [fault for fault in (best.fault or (foreign(values) if not state else ""),) if fault]
+    scored = state.keys() & {f"score_{stage}.weight" for stage in scales}
+    if scored and not ours and not any("scale_pool" in name for name in values):
+        factors = " and ".join(f"{stage} by {scale:g}" for stage, scale in scales.items())
+        notes.append(
+            f"this network multiplies {factors} before their score layers, and the file does not say so; weights of "
+            "one that does not belong into the network without _atonce"
+        )
     report = Report(
-        best.layout.name if best.pairs or best.fault else "names of no layout that is known here",
+        best.layout.name if best.claimed else "names of no layout that is known here",
         best.prefix,
         tuple(name for name in shapes if name in state),
         _odd(gaps, rest),
         _odd(rest, gaps),
         misshaped,
+        tuple(withheld),
         best.dropped,
         kept,
         said,
@@ -355,6 +244,7 @@ def _fit(
     full = {name.removeprefix(prefix): name for name in arrays if name.startswith(prefix)}
     beside = [name for name in arrays if not name.startswith(prefix)]
     places = layout.places({short: arrays[name] for short, name in full.items()}, scales)
+    heads = {part for name in shapes for part in name.split(".")[:2]}  # fc6 is head.fc6 here
     pairs: dict[str, str] = {}
     dropped, rest, shaped = [], [], 0
     for short, name in full.items():
@@ -363,7 +253,9 @@ def _fit(
         if place is not None and targets and targets[0] not in pairs:
             pairs[targets[0]] = name
             shaped += place.turn(arrays[name], shapes[targets[0]]).shape == shapes[targets[0]]
-        elif (place is not None and place.optional) or _BESIDE.fullmatch(short):
+        elif (place is not None and place.optional and place.name.split(".")[0] not in heads) or _BESIDE.fullmatch(
+            short
+        ):
             dropped.append(name)
         else:
             rest.append(name)
@@ -375,8 +267,8 @@ def _fit(
         fault = (
             f"these are {_span(indices)} of a VGG, and the network's has {_span(needed)}: another depth, or batch norm"
         )
-        return _Fit(layout, prefix, named, {}, 0, (), tuple(arrays), fault)
-    return _Fit(layout, prefix, named, pairs, shaped, tuple(dropped), tuple(rest))
+        return _Fit(layout, prefix, named, {}, 0, (), tuple(arrays), len(pairs), fault)
+    return _Fit(layout, prefix, named, pairs, shaped, tuple(dropped), tuple(rest), len(pairs))
 
 
 def _features(names: Iterable[str]) -> set[int]:
@@ -406,7 +298,7 @@ def _counter(name: str) -> bool:
 def _odd(names: Mapping[str, Shape], others: Mapping[str, Shape]) -> tuple[Odd, ...]:
     """Each name with the nearest of the other side's; only those that a report shows, as each is compared with many."""
     return tuple(
-        Odd(name, shape, _nearest(name, shape, others) if k < _SHOWN else ())
+        Odd(name, shape, _nearest(name, shape, others) if k < SHOWN else ())
         for k, (name, shape) in enumerate(names.items())
     )
 
@@ -419,7 +311,7 @@ def _nearest(name: str, shape: Shape, others: Mapping[str, Shape]) -> tuple[str,
         if alike >= (0.4 if its == shape else 0.6):
             ranks[other] = its == shape, alike
     best = sorted(ranks, key=lambda other: ranks[other], reverse=True)[:2]
-    return tuple(f"{_shown(other)} {others[other]}" for other in best)
+    return tuple(f"{shown(other)} {others[other]}" for other in best)
 
 
 # -- what else there is to say
@@ -430,7 +322,8 @@ def _prepare(state: dict[str, Array], shapes: Mapping[str, Shape], trained: Inpu
     if not state:
         return "nothing was loaded"
     if trained is None:
-        return "the names do not tell what the network was trained on; nothing was rewritten"
+        unless = "" if given in (None, TORCHVISION) else f"; right for {given.describe()} only if it was that"
+        return f"the names do not tell what the network was trained on; nothing was rewritten{unless}"
     if given is None:
         return f"the network must be given {trained.describe()}, which it was trained on; nothing was rewritten"
     if trained == given:
@@ -466,17 +359,5 @@ def _not_finite(arrays: Mapping[str, Array]) -> list[str]:
         if array.dtype.kind == "f":
             found = extent(array)
             if found.nans or found.infinities:
-                bad.append(f"{_shown(name)} has {found.nans:,} NaN and {found.infinities:,} Inf")
-    return [f"NOT all finite: {'; '.join(_listed(bad))}"] if bad else []
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and 0 < len(name) <= 100 else quoted(name)
-
-
-def _listed(entries: Iterable[Any], shown: int = _SHOWN) -> list[str]:
-    """The first few, as text, and how many more there are, if more than one."""
-    every = list(entries)
-    if len(every) <= shown + 1:
-        return list(map(str, every))
-    return [*map(str, every[:shown]), f"… and {len(every) - shown} more"]
+                bad.append(f"{shown(name)} has {found.nans:,} NaN and {found.infinities:,} Inf")
+    return [f"NOT all finite: {'; '.join(listed(bad))}"] if bad else []
