@@ -651,6 +651,8 @@ def _weights_into(file: Path, arguments: argparse.Namespace, target: Path | None
     if not found.arrays or not (report.fits or partly):
         counts = ((report.missing, "missing"), (report.misshaped, "mis-shaped"), (report.unexpected, "unexpected"))
         faults = ", ".join(f"{len(entries)} {what}" for entries, what in counts if entries)
+        if report.fault:
+            raise ValueError(f"weights: {file} does not fit {card.describe()}: {report.fault}")
         advice = "; --partly loads what fits" if found.arrays else "; nothing fits"
         hint = f"; {report.hint}" if report.hint else ""
         raise ValueError(f"weights: {file} does not fit {card.describe()}: {faults}{hint}{advice}")

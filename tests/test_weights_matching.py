@@ -420,7 +420,7 @@ def test_a_vgg_of_another_depth_has_other_layers_under_the_same_numbers():
     file = values(models.VGG("vgg16", width=1 / 32))
     for other in ("vgg19", "vgg13", "vgg16_bn"):
         text = refused(models.create(f"fcn32s_{other}", num_classes=3, width=1 / 32), file, strict=False)
-        assert "nothing fits; these are features.0, 2, 5, 7 … 28 of a VGG" in text
+        assert "0 matched) — these are features.0, 2, 5, 7 … 28 of a VGG" in text
 
 
 def test_counters_do_not_make_a_fit():

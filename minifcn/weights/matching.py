@@ -144,7 +144,6 @@ def match(
         few = 2 * len(state) < len(values)  # a name or two may be the same by chance
         trained = TORCHVISION if ours else None if few else best.layout.input
     said = _prepare(state, shapes, trained, given)
-    notes += [fault for fault in (best.fault or (foreign(values) if not state else ""),) if fault]
     scored = state.keys() & {f"score_{stage}.weight" for stage in scales}
     if scored and not ours and not any("scale_pool" in name for name in values):
         factors = " and ".join(f"{stage} by {scale:g}" for stage, scale in scales.items())
@@ -164,6 +163,7 @@ def match(
         kept,
         said,
         tuple(notes),
+        best.fault or ("" if state else foreign(values)),
     )
     return Match(report, state)
 
@@ -206,8 +206,7 @@ def load(
     found = match(model, source, given=given, trained=trained)
     if not found.arrays or (strict and not found.report.fits):
         name = "the arrays" if isinstance(source, Mapping) else Path(source)
-        notes = "".join(f"; {note}" for note in found.report.notes)
-        rest = "; strict=False loads what fits" if found.arrays else f"; nothing fits{notes}"
+        rest = "; strict=False loads what fits" if found.arrays else "; nothing fits"
         raise ValueError(
             f"load: {name} and this {type(model).__name__} do not fit ({found.report.layout}, "
             f"{len(found.report.matched)} matched) — {found.report.sentence()}{rest}"

@@ -72,6 +72,7 @@ class Report:
         kept: fixed bilinear filters of the network that the file lacks; they are right as they are.
         input: what images the weights expect, and what was done about it.
         notes: what else a reader should know, such as values that are not finite.
+        fault: why nothing can fit, where that is known: the file is of another network.
     """
 
     layout: str
@@ -85,6 +86,7 @@ class Report:
     kept: tuple[str, ...]
     input: str
     notes: tuple[str, ...]
+    fault: str
 
     @property
     def backbone(self) -> tuple[int, int]:
@@ -106,6 +108,8 @@ class Report:
 
     def __str__(self) -> str:
         off = f", without {self.prefix!r} in front" if self.prefix else ""
+        if self.fault:
+            return f"{self.layout}{off}: {self.fault}; nothing was loaded"
         total = len(self.matched) + len(self.missing) + len(self.misshaped) + len(self.withheld) + len(self.kept)
         lines = [f"{self.layout}{off}: {len(self.matched)} of {total} parameters and buffers matched"]
         for what, entries in self._faults():
@@ -121,6 +125,8 @@ class Report:
 
     def sentence(self) -> str:
         """What does not fit, on one line; "" where all fits."""
+        if self.fault:
+            return self.fault
         parts = [f"{len(entries)} {what}: {'; '.join(listed(entries, 3))}" for what, entries in self._faults()]
         return " — ".join(parts + ([self.hint] if parts and self.hint else []))
 
