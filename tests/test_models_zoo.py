@@ -16,7 +16,7 @@ from minifcn.geometry import AxisMap, CoordMap
 from minifcn.gradcheck import check_grad
 from minifcn.gradcheck.models import call_with
 from minifcn.lab.alignment import align, misfits
-from minifcn.lab.field import receptive_field
+from minifcn.models.field import receptive_field
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.fcn import coord_maps
 from minifcn.models.googlenet import GoogLeNet, Inception

@@ -30,8 +30,8 @@ from minifcn.geometry import (
     pool_output_size,
 )
 from minifcn.lab.alignment_report import explain, number
-from minifcn.lab.field import receptive_field, window
 from minifcn.models.fcn import IMAGE, Fusion, Layer, coord_maps
+from minifcn.models.field import receptive_field, window
 
 OP = "align"
 SIZES = range(1, 2001)
