@@ -34,20 +34,25 @@ Part = tuple[slice, slice]  # rows and columns of an image; start and stop are g
 class Upsampling(Protocol):
     """A network whose stages are upsampled by transposed convolutions (FCN, FCN16sDecoder, UNet)."""
 
-    def layers(self) -> dict[str, list[Layer]]: ...
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each stage from the one before."""
 
-    def fusions(self) -> tuple[Fusion, ...]: ...
+    def fusions(self) -> tuple[Fusion, ...]:
+        """The upsamplings that follow, in order."""
 
 
 @runtime_checkable
 class Enlarging(Protocol):
     """A network whose maps are stretched to the image's size (FCNResNet, HED)."""
 
-    def layers(self) -> dict[str, list[Layer]]: ...
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each stage from the one before."""
 
-    def coarse(self, x: Tensor) -> dict[str, Tensor]: ...
+    def coarse(self, x: Tensor) -> dict[str, Tensor]:
+        """The maps before they are stretched, by stage."""
 
-    def finish(self, maps: list[Tensor]) -> Tensor: ...
+    def finish(self, maps: list[Tensor]) -> Tensor:
+        """The scores, from the maps at the image's size."""
 
 
 Network = Upsampling | Enlarging
