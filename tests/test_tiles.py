@@ -7,10 +7,11 @@ from PIL import Image
 from minifcn import models, nn
 from minifcn.autograd import Tensor, no_grad
 from minifcn.cli import main
+from minifcn.geometry import CoordMap
 from minifcn.models import parts
 from minifcn.models.field import seen, sees
 from minifcn.models.summary import peak_bytes
-from minifcn.training import predict, tiles
+from minifcn.training import inference, predict, tiles
 from minifcn.training.checkpoint import ModelCard, save_weights
 from minifcn.training.tiles import Tile, cut, largest_side, scores_by_tiles
 
@@ -121,6 +122,25 @@ def test_what_a_tile_reads_is_all_that_its_scores_see_and_begins_no_stride_too_e
         assert not part(model, x[image : image + 1], Tile(tile.kept, tuple(read))).any()
 
 
+@pytest.mark.parametrize(("start", "seen"), [(0, (9, 14)), (5, (9, 19)), (-5, (9, 20))])
+def test_a_map_that_is_cropped_makes_the_scores_see_further(start, seen):
+    """Rows 10 … 13 of a network by hand. A 3×3 convolution makes "fine", and a 2×2 pooling "deep", which is doubled and
+    laid onto fine: on rows 10 … 13, which come from deep's 5 and 6 and see the pixels 9 … 14. If fine is cropped by 5
+    first, its rows 15 … 18 are added, which see 14 … 19; if the enlarged map is, deep's 7 … 9 see 13 … 20 instead."""
+    at, fine, pool, up = CoordMap(), nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2, 2), nn.ConvTranspose2d(1, 1, 2, 2)
+    crop = (start, start)
+    fusion = models.fcn.Fusion("fine", "up", up, at, at, at, crop, crop, joins=True, told=False)
+
+    class Crooked(nn.Module):
+        def layers(self):
+            return {"fine": [fine], "deep": [pool]}
+
+        def fusions(self):
+            return (fusion,)
+
+    assert parts.pixels(Crooked(), (10, 13), 0, 100) == parts.pixels(Crooked(), (10, 13), 1, 100) == seen
+
+
 def test_a_tile_that_begins_elsewhere_would_be_another_grid():
     """Why tiles begin on multiples of the stride."""
     model, x = random("unet"), np.random.default_rng(3).standard_normal((1, 3, 400, 16))
@@ -229,6 +249,15 @@ def test_what_cannot_be_tiled_is_said():
         predict(unet, np.zeros((40, 30), np.uint8), tile=16)
 
 
+@pytest.mark.parametrize("name", ["fcn8s_resnet18_aligned", "fcn_resnet50"])
+def test_predict_by_tiles_where_the_network_is(name, device):
+    model, image = models.create(name, 4, width=1 / 16, seed=2), photo(75, 50)
+    expected = predict(model, image)
+    assert len(np.unique(expected)) > 1
+    found = predict(model.to(device), image, device, tile=32)
+    assert np.mean(found != expected) < (0.01 if device == "cuda" else 1e-9)  # float32 on another processor
+
+
 @pytest.fixture
 def weights(tmp_path):
     card = ModelCard("unet", 4, {"width": 1 / 16})
@@ -256,6 +285,13 @@ def test_the_command_gives_the_same_picture_by_tiles(weights, monkeypatch):
     monkeypatch.setattr(tiles, "free_memory", lambda: 16_000_000)
     assert np.array_equal(labels(weights, "--tile", "auto"), expected)
     assert len(cuts) == 2
+
+
+def test_the_command_cannot_measure_a_gpus_memory(weights, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "choose_device", lambda name: "cuda")
+    command = ["predict", weights / "unet.safetensors", weights / "large.png", "--tile", "auto"]
+    assert main([str(word) for word in command]) == 2
+    assert "with a GPU give a number, such as --tile 512" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
