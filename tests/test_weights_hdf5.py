@@ -130,6 +130,7 @@ WRONG = {
     "never written": ([(LAYOUT + 2, NOWHERE)], "was never written"),
     "values beyond the end": ([(LAYOUT + 2, number(5384 - 23))], "byte 5385 of 5384"),
     "other filter": ([(FILTERS + 8, number(32015, 2))], "packed by the filters (32015, 1)"),
+    "deflated twice": ([(FILTERS + 8, number(1, 2))], "packed by the filters (1, 1)"),
     "filters of version 2": ([(FILTERS, b"\2")], "a list of filters is of version 2"),
     "pieces of another rank": ([(PACKED_LAYOUT + 2, b"\2")], "in pieces of another shape or type"),
     "pieces of another type": ([(PACKED_LAYOUT + 19, number(4, 4))], "in pieces of another shape or type"),
@@ -141,6 +142,15 @@ WRONG = {
     "a piece between": ([(PIECES + 72, number(3))], "'a/p' has a piece at (3, 0), where none belongs"),
     "a piece beyond the end": ([(PIECES + 56, number(5380))], "of 5384; it may be truncated"),
     "a longer piece": ([(PIECES + 24, number(5000, 4))], "of 5384; it may be truncated"),
+    "a piece of no bytes": ([(PIECES + 24, number(0, 4))], "a piece of 0 bytes where 40 are needed"),
+    "a piece of no bytes that was not deflated": (
+        [(PIECES + 24, number(0, 4)), (PIECES + 28, number(2, 4))],
+        "a piece of 0 bytes where 40 are needed",
+    ),
+    "a longer piece that was not deflated": (
+        [(PIECES + 24, number(41, 4)), (PIECES + 28, number(2, 4)), (PIECES + 56, number(4000))],
+        "a piece of more than the 40 bytes that it needs",
+    ),
     "a piece that ends early": ([(PIECES + 24, number(8, 4))], "bytes where 40 are needed"),
     "a piece that was not deflated": ([(PIECES + 28, number(2, 4))], "bytes where 40 are needed"),
 }
@@ -150,6 +160,32 @@ WRONG = {
 def test_what_is_wrong_is_said(put, what):  # noqa: F811
     changes, words = WRONG[what]
     assert words in fault(put(changed(*changes)))
+
+
+def test_values_that_lie_in_one_another(put):  # noqa: F811
+    """What follows a deflated piece is not looked at, as long as all values together are no more than the file."""
+
+    def file(length):
+        return put(changed((PIECES + 24, number(10_000, 4)), (PIECES + 64, number(length, 4))) + bytes(10_000))
+
+    found = read(file(5384 - 24))  # which are the bytes of a/w
+    assert same(found["a/w"], W)
+    assert same(found["a/p"], P)
+    assert "with 'a/w' its values take 15385 bytes of 15384" in fault(file(5384 - 23))
+    assert "with 'a/p' its values take 15385 bytes of 15384" in fault(file(5384 + 1))
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 41])
+def test_the_size_of_a_block_does_not_matter(put, monkeypatch, block):  # noqa: F811
+    monkeypatch.setattr(hdf5, "_BLOCK", block)
+    assert same(read(put(GOOD))["a/p"], P)
+
+
+def test_names_of_too_many_characters_together(put, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(hdf5, "_MOST_LETTERS", 8)  # a, and once more, a/p and a/w
+    assert len(read(put(GOOD))) == 2
+    monkeypatch.setattr(hdf5, "_MOST_LETTERS", 7)
+    assert "the names in it have more than 7 characters" in fault(put(GOOD))
 
 
 def test_more_axes_than_hdf5_has(put):  # noqa: F811

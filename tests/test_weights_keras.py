@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 
+import hostile
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -175,6 +176,13 @@ def test_a_filter_that_was_skipped_is_not_undone(put):  # noqa: F811
     assert same(read(put(hdf5(fill)))["x"], COUNTS[:2, :6])
 
 
+def test_a_bool_of_any_byte_is_one(put):  # noqa: F811
+    def fill(file):
+        file.create_dataset("x", (4,), "?", chunks=(4,)).id.write_direct_chunk((0,), bytes([0, 1, 2, 255]))
+
+    assert same(read(put(hdf5(fill)))["x"], np.array([False, True, True, True]))
+
+
 def test_an_array_among_its_description(put):  # noqa: F811
     assert same(read(put(hdf5(compact)))["x"], BIAS)
 
@@ -228,10 +236,13 @@ def test_pieces_that_are_damaged(put):  # noqa: F811
     assert "not a complete HDF5 file" in fault(
         put(good[: first + 9] + bytes([good[first + 9] ^ 16]) + good[first + 10 :])
     )
-    for size in (0, 15, 17, 64):
-        assert f"a piece of {min(size, 17)} bytes where 16 are needed" in fault(
-            pieces(content=zlib.compress(bytes(size)))
-        )
+    for size, words in (
+        (0, "0 bytes"),
+        (15, "15 bytes"),
+        (17, "more than the 16 bytes"),
+        (64, "more than the 16 bytes"),
+    ):
+        assert f"a piece of {words}" in fault(pieces(content=zlib.compress(bytes(size))))
     cut = zlib.compress(COUNTS.tobytes())
     assert "bytes where 16 are needed" in fault(pieces(content=cut[: len(cut) // 100]))
 
@@ -416,7 +427,9 @@ def test_a_piece_that_unpacks_to_more_than_it_says_is_cut_off(put):  # noqa: F81
         dataset.id.write_direct_chunk((0,), zlib.compress(bytes(100 << 20)))
 
     path = put(hdf5(fill))
-    assert "a piece of 17 bytes where 16 are needed" in peak(lambda: fault(path), path.stat().st_size, slack=1 << 20)
+    assert "a piece of more than the 16 bytes that it needs" in peak(
+        lambda: fault(path), path.stat().st_size, slack=1 << 20
+    )
 
 
 def test_many_arrays_share_one_limit(put):  # noqa: F811
@@ -429,11 +442,87 @@ def test_many_arrays_share_one_limit(put):  # noqa: F811
     assert "'2' would unpack to too much" in fault(put(hdf5(fill)))
 
 
-@pytest.mark.parametrize(("options", "copies"), [({}, 0), ({"chunks": (1 << 18,)}, 1), ({"dtype": ">f4"}, 1)])
+def test_pieces_that_share_their_bytes_are_refused(put):  # noqa: F811
+    """Each would be unpacked again: 100 pieces, all of which lead to one deflated value behind 10 kB of nothing."""
+    data = bytearray(one(data=np.ones(100, np.float32), chunks=(1,), compression="gzip"))
+    value = np.float32(1).tobytes()
+    nothing, last = b"\0\0\0\xff\xff" * 2000, b"\1\4\0\xfb\xff" + value
+    content = b"\x78\1" + nothing + last + zlib.adler32(value).to_bytes(4, "big")
+    assert zlib.decompress(content) == value
+    size, count = len(data), 0
+    for tree in (at for at in range(size) if data[at : at + 6] == b"TREE\1\0"):
+        for key in range(tree + 24, tree + 24 + 32 * int.from_bytes(data[tree + 6 : tree + 8], "little"), 32):
+            data[key : key + 4] = len(content).to_bytes(4, "little")
+            data[key + 24 : key + 32] = size.to_bytes(8, "little")
+            count += 1
+    assert count == 100
+    total = size + len(content)
+    words = f"with 'x' its values take {(total // len(content) + 1) * len(content)} bytes of {total}"
+    assert words in fault(put(bytes(data) + content))
+
+
+def test_a_piece_beside_its_array_counts(put):  # noqa: F811
+    """8 MiB of zeros: with two pieces 12 MiB at once, with eight 9."""
+    zeros = np.zeros(2 << 20, np.float32)
+    assert "'x' would unpack to too much" in fault(put(one(data=zeros, chunks=(1 << 20,), compression="gzip")))
+    for chunks in (1 << 18, 2 << 20):  # the second is the array itself
+        assert same(read(put(one(data=zeros, chunks=(chunks,), compression="gzip")))["x"], zeros)
+
+
+@pytest.mark.parametrize(("dtype", "size", "most"), [("?", 1, 4), (">f4", 4, 4), ("V2", 2, 3)])
+def test_what_is_converted_counts_once_more(put, dtype, size, most):  # noqa: F811
+    """Of 10 MiB: bfloat16 takes 1 + 2 times its bytes, the others take 1 + 1."""
+    values = np.zeros(((most + 1) << 20) // size, dtype)
+    assert "'x' would unpack to too much" in fault(put(one(data=values, chunks=(1 << 17,), compression="gzip")))
+    values = values[: (most << 20) // size]
+    assert len(read(put(one(data=values, chunks=(1 << 17,), compression="gzip")))["x"]) == len(values)
+
+
+@pytest.mark.skipif(not hostile._resident("VmHWM"), reason="the system does not tell how much memory was used")
+@pytest.mark.parametrize("options", [{"chunks": (8 << 20,)}, {"dtype": ">f4"}, {"dtype": "V2"}], ids=str)
+def test_the_mapped_file_does_not_stay_in_memory(put, options):  # noqa: F811
+    """What tracemalloc does not see: 32 MiB that were read to make others of them."""
+    values = np.arange(8 << 20, dtype=np.float32)
+    path = put(one(data=values.view("V2") if options.get("dtype") == "V2" else values, **options))
+    hostile._forget_peak()
+    before = hostile._resident("VmRSS")
+    found = read(path)["x"]
+    assert hostile._resident("VmHWM") - before < found.nbytes + (24 << 20)
+
+
+def test_blocks_of_what_is_converted(put, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(reader, "_BLOCK", 12)
+    for array in (np.arange(7, dtype=">f4"), np.arange(7) % 2 == 1, np.arange(35, dtype=">i2").reshape(5, 7)):
+        for options in ({}, {"chunks": (2,) * array.ndim, "compression": "gzip", "shuffle": True}):
+            expected = array.astype(array.dtype.newbyteorder("="))
+            assert same(read(put(one(data=array, **options)))["x"], expected)
+    bits = np.arange(100, dtype="<u2") * 600
+    for options in ({}, {"chunks": (9,), "compression": "gzip", "shuffle": True}):
+        found = read(put(one(data=bits.view("V2"), **options)))["x"]
+        assert np.array_equal(found.view(np.uint32), bits.astype(np.uint32) * 65536)
+
+
+PACKED = {"compression": 1, "shuffle": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "copies"),
+    [
+        ({}, 0),
+        ({"chunks": (1 << 18,)}, 1),
+        ({"chunks": (2 << 20,), "compression": 1}, 1),
+        ({"chunks": (2 << 20,), **PACKED}, 1),
+        ({"chunks": (1 << 20,), **PACKED}, 1.5),
+        ({"dtype": ">f4"}, 1),
+        ({"dtype": ">f4", "chunks": (2 << 20,)}, 2),
+    ],
+    ids=str,
+)
 def test_memory_of_a_large_file(put, options, copies):  # noqa: F811
-    path = put(one(data=np.arange(2 << 20, dtype=np.float32), **options))
-    found = peak(lambda: read(path), 0, slack=(copies * (8 << 20)) + (3 << 20))
-    assert same(found["x"], np.arange(2 << 20, dtype=np.float32))
+    values = np.random.default_rng(0).random(2 << 20, np.float32)
+    path = put(one(data=values, **options))
+    found = peak(lambda: read(path), 0, slack=int(copies * (8 << 20)) + (3 << 20))
+    assert same(found["x"], values)
 
 
 # -- around it

@@ -18,8 +18,10 @@ Source: HDF5 File Format Specification, The HDF Group; its sections are named be
 from __future__ import annotations
 
 import math
+import mmap
+import sys
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,18 +31,28 @@ from numpy.typing import NDArray
 from minifcn.weights.bfloat16 import widened
 from minifcn.weights.faults import Fault, quoted
 
+# The bound of the memory, 2 × the file + 100 MB, is made up of
+#   2 × the file + 10 MB   what is unpacked or converted, and the largest piece beside it (File.spend)
+#   72 MB                  what is known of groups, arrays and pieces: 71 MB in a file that was made to have as much as
+#                          it may of all that is limited below
+#   13 MB                  mapped pages: of 32 blocks, each with the 64 KiB around its ends that Linux maps too; they
+#                          may be the whole file while it is looked through, before anything is unpacked
+#   1 MB                   blocks on their way from one filter to the next
+# Where arrays are views of the file, using them brings its pages back; the system takes them when it needs memory.
 MAGIC: Final = b"\x89HDF\r\n\x1a\n"
 _NOWHERE: Final = (1 << 64) - 1  # the address of what was never written
 _MOST_OBJECTS: Final = 20_000  # groups and datasets
-_MOST_STEPS: Final = 500_000  # messages, nodes and entries
+_MOST_STEPS: Final = 300_000  # messages, nodes and entries
 _MOST_PIECES: Final = 100_000  # of all datasets
 _MOST_AXES: Final = 32  # as in HDF5
 _LONGEST_NAME: Final = 500
+_MOST_LETTERS: Final = 2_000_000  # of all names, with those of the groups around them
 _SLACK: Final = 10 << 20  # bytes that a file may unpack to beyond twice its size
 _GROUP, _CHUNKS = 0, 1  # kinds of B-trees
 _SHAPE, _LINKS, _TYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS, _MORE, _SYMBOLS = 1, 2, 3, 6, 7, 8, 11, 16, 17  # messages
 _COMPACT, _CONTIGUOUS, _CHUNKED = 0, 1, 2  # layouts
 _DEFLATE, _SHUFFLE = 1, 2  # filters
+_BLOCK: Final = 1 << 18  # bytes that are unpacked or converted at once
 
 
 def _types() -> dict[bytes, str]:
@@ -96,9 +108,12 @@ class File:
     def __init__(self, data: memoryview) -> None:
         """Section II.A: the superblock."""
         self.data = data
-        self.steps = self.pieces = 0
+        self.steps = self.pieces = self.letters = 0
+        self.stored = 0  # bytes of the file that are values
+        self.blocks = 0  # that were read
         self.seen: set[int] = set()  # addresses of objects
         self.left = 2 * len(data) + _SLACK  # bytes that may still be unpacked or copied
+        self.widest = 0  # bytes of the largest piece that has to be unpacked beside its array
         head = self._bytes(0, 96)
         if head[:8] != MAGIC:
             raise Fault(f"it does not begin as HDF5 files do, with {MAGIC!r}; it may be damaged")
@@ -133,10 +148,20 @@ class File:
         if self.steps > _MOST_STEPS:
             raise Fault(f"what it describes takes more than {_MOST_STEPS} steps to look through; it is damaged")
 
-    def spend(self, count: int, name: str) -> None:
-        """Raises ValueError where the arrays so far would unpack to too much."""
+    def _stored(self, at: int, length: int, name: str) -> None:
+        """Every array, and every piece of one, has a place of its own, so that all together are no more than the file:
+        otherwise few bytes could be unpacked again and again."""
+        self._inside(at, length)
+        self.stored += length
+        if self.stored > len(self.data):
+            what = f"with {quoted(name)} its values take {self.stored} bytes of {len(self.data)}"
+            raise Fault(f"{what}, so that some lie in others; a place for each is needed")
+
+    def spend(self, count: int, name: str, widest: int = 0) -> None:
+        """Raises ValueError where the arrays so far, and the largest piece beside them, would unpack to too much."""
         self.left -= count
-        if self.left < 0:
+        self.widest = max(self.widest, widest)
+        if self.left < self.widest:
             most = f"up to twice that (and {_SLACK} bytes) is read"
             raise Fault(f"{quoted(name)} would unpack to too much for a file of {len(self.data)} bytes; {most}")
 
@@ -206,6 +231,9 @@ class File:
         name = raw.decode()
         if len(above + name) > _LONGEST_NAME or not zero:
             raise Fault(f"{quoted(above + name)} is a name of more than {_LONGEST_NAME} characters; so many are read")
+        self.letters += len(above + name)
+        if self.letters > _MOST_LETTERS:
+            raise Fault(f"the names in it have more than {_MOST_LETTERS} characters together; up to so many are read")
         return name
 
     def _leaves(self, tree: int, kind: int, key: int) -> Iterator[tuple[int, int]]:
@@ -285,7 +313,7 @@ class File:
             raise Fault(
                 f"{quoted(name)} of shape {shape} and {dtype} needs {needed} bytes and has {there}; it is damaged"
             )
-        self._inside(place, needed)
+        self._stored(place, needed, name)
         return Dataset(name, dtype, kind, shape, place)
 
     def _type(self, name: str, at: int, length: int) -> tuple[np.dtype[Any], str]:
@@ -321,12 +349,14 @@ class File:
         if self._number(at + 2, 1) != rank + 1 or sizes[-1] != itemsize or 0 in sizes:
             raise Fault(f"{quoted(name)} of shape {shape} is in pieces of another shape or type; the file is damaged")
         filters = self._filters(messages[_FILTERS][0][0]) if _FILTERS in messages else ()
-        if not set(filters) <= {_DEFLATE, _SHUFFLE}:
-            raise Fault(f"{quoted(name)} is packed by the filters {filters}; 1 (deflate) and 2 (shuffle) are read")
+        if filters not in ((), (_DEFLATE,), (_SHUFFLE,), (_SHUFFLE, _DEFLATE)):
+            what = "1 (deflate), 2 (shuffle) and (2, 1) are read"
+            raise Fault(f"{quoted(name)} is packed by the filters {filters}; {what}")
         steps = tuple(sizes[:-1])
         places = [range(0, n, step) for n, step in zip(shape, steps, strict=True)]
         count = math.prod(-(-n // step) for n, step in zip(shape, steps, strict=True))
-        self.spend(count * math.prod(steps) * itemsize, name)
+        piece = math.prod(steps) * itemsize
+        self.spend(count * piece, name, 0 if steps == shape else piece)
         self.pieces += count
         if self.pieces > _MOST_PIECES:
             raise Fault(f"with {quoted(name)} there are {self.pieces} pieces of arrays; up to {_MOST_PIECES} are read")
@@ -337,6 +367,7 @@ class File:
             length, skipped = self._number(key, 4), self._number(key + 4, 4)
             if first in pieces or not all(start in among for start, among in zip(first, places, strict=True)):
                 raise Fault(f"{quoted(name)} has a piece at {first}, where none belongs; the file is damaged")
+            self._stored(place, length, name)
             pieces[first] = (skipped, place, length)
         if len(pieces) != count:
             raise Fault(f"{quoted(name)} is there in {len(pieces)} of {count} pieces; a complete file is needed")
@@ -357,42 +388,75 @@ class File:
 
     def array(self, dataset: Dataset) -> NDArray[Any]:
         """The values: a view of the file, or fresh where they are packed, not aligned, or not NumPy's own."""
-        values = dataset.values
+        values, kind = dataset.values, dataset.kind
         if isinstance(values, _Pieces):
             array = self._assembled(dataset, values)
         else:
             array = np.frombuffer(self.data, dataset.dtype, math.prod(dataset.shape), values).reshape(dataset.shape)
-        if dataset.kind == "bool":
-            self.spend(array.nbytes, dataset.name)
-            return array.astype(bool)  # a byte that is neither 0 nor 1 is no bool
-        if dataset.kind == "bfloat16":
-            self.spend(2 * array.nbytes, dataset.name)
-            return widened(array)
-        if array.flags.aligned and array.dtype.isnative:
+        if kind == "number" and array.flags.aligned and array.dtype.isnative:
             return array
-        self.spend(array.nbytes, dataset.name)
-        return array.astype(array.dtype.newbyteorder("="))
+        own = {"bool": np.dtype(np.bool_), "bfloat16": np.dtype(np.float32)}
+        return self._converted(array, own.get(kind, array.dtype.newbyteorder("=")), dataset)
+
+    def _converted(self, array: NDArray[Any], dtype: np.dtype[Any], dataset: Dataset) -> NDArray[Any]:
+        self.spend(array.size * dtype.itemsize, dataset.name)
+        fresh = np.empty(array.shape, dtype)
+        old, new, count = array.reshape(-1), fresh.reshape(-1), _BLOCK // array.itemsize
+        for at in range(0, array.size, count):
+            self._let_go()
+            part = old[at : at + count]
+            new[at : at + count] = widened(part) if dataset.kind == "bfloat16" else part  # 2 as a bool is True
+        return fresh
 
     def _assembled(self, dataset: Dataset, parts: _Pieces) -> NDArray[Any]:
         array = np.empty(dataset.shape, dataset.dtype)
+        part = array if parts.shape == dataset.shape else np.empty(parts.shape, dataset.dtype)
         for first, (skipped, place, length) in parts.pieces.items():
-            raw = _unpacked(self._bytes(place, length), skipped, dataset, parts)
-            part = np.frombuffer(raw, dataset.dtype).reshape(parts.shape)
-            here = array[tuple(slice(at, at + n) for at, n in zip(first, parts.shape, strict=True))]
-            here[...] = part[tuple(slice(n) for n in here.shape)]  # the last pieces reach beyond the array
+            filters = {number for k, number in enumerate(parts.filters) if not skipped >> k & 1}
+            self._unpack(part, self._blocks(place, length), filters, dataset.name)
+            if part is not array:
+                here = array[tuple(slice(at, at + n) for at, n in zip(first, parts.shape, strict=True))]
+                here[...] = part[tuple(slice(n) for n in here.shape)]  # the last pieces reach beyond the array
         return array
 
+    def _unpack(self, part: NDArray[Any], blocks: Iterable[memoryview], filters: set[int], name: str) -> None:
+        """A piece's values from its bytes, block by block, wherever these belong."""
+        rows = part.reshape(1, -1).view(np.uint8)
+        needed, there = rows.size, 0
+        if _SHUFFLE in filters:  # the first byte of each value, then the second of each, …
+            rows = rows.reshape(-1, part.itemsize).T
+        for block in _inflated(blocks) if _DEFLATE in filters else blocks:
+            left = np.frombuffer(block, np.uint8)
+            if there + left.size > needed:
+                raise Fault(f"{quoted(name)} has a piece of more than the {needed} bytes that it needs; it is damaged")
+            while left.size:
+                row, at = divmod(there, rows.shape[1])
+                run = left[: rows.shape[1] - at]
+                rows[row, at : at + run.size] = run
+                left, there = left[run.size :], there + run.size
+        if there < needed:
+            raise Fault(f"{quoted(name)} has a piece of {there} bytes where {needed} are needed; it is damaged")
 
-def _unpacked(raw: bytes, skipped: int, dataset: Dataset, parts: _Pieces) -> bytes:
-    """A piece's bytes before the filters, which are undone from the last to the first."""
-    needed = math.prod(parts.shape) * dataset.dtype.itemsize
-    for k, number in reversed(list(enumerate(parts.filters))):
-        if skipped >> k & 1:
-            continue
-        if number == _DEFLATE:
-            raw = zlib.decompressobj().decompress(raw, needed + 1)
-        elif len(raw) == needed:  # shuffled: the first byte of each value, then the second of each, …
-            raw = np.frombuffer(raw, np.uint8).reshape(dataset.dtype.itemsize, -1).T.tobytes()
-    if len(raw) != needed:
-        raise Fault(f"{quoted(dataset.name)} has a piece of {len(raw)} bytes where {needed} are needed; it is damaged")
-    return raw
+    def _blocks(self, at: int, length: int) -> Iterator[memoryview]:
+        for start in range(at, at + length, _BLOCK):
+            self._let_go()
+            yield self.data[start : min(start + _BLOCK, at + length)]
+
+    def _let_go(self) -> None:
+        """Before each 32 blocks, of the mapped file's pages, which count as this process's memory once they were read;
+        they are mapped again where they are needed again."""
+        if self.blocks % 32 == 0 and sys.platform == "linux" and isinstance(self.data.obj, mmap.mmap):
+            self.data.obj.madvise(mmap.MADV_DONTNEED)
+        self.blocks += 1
+
+
+def _inflated(blocks: Iterable[memoryview]) -> Iterator[bytes]:
+    """What deflated bytes unpack to, in blocks too: a few of them can unpack to a thousand times as many."""
+    inflating = zlib.decompressobj()
+    for packed in blocks:
+        left: bytes | memoryview = packed
+        while not inflating.eof and (block := inflating.decompress(left, _BLOCK)):
+            yield block
+            left = inflating.unconsumed_tail
+        if inflating.eof:
+            return
