@@ -132,6 +132,7 @@ class FirstSteps:
         self._parameters = [
             _Seen(name, p, momenta.get(id(p))) for name, p in module.named_parameters() if p.requires_grad
         ]
+        self._rate = 0.0  # the highest learning rate
         self._losses: list[float] = []
         self._counts: list[NDArray[np.int64]] = []  # of each class's labels, by step
         self._broken: tuple[int, float] | None = None  # step, and its loss that is no number
@@ -166,6 +167,7 @@ class FirstSteps:
         if not math.isfinite(value):
             self._broken = (len(self._losses) + 1, value)
             return
+        self._rate = max(self._rate, *(float(group["lr"]) for group in self.optimizer.param_groups))
         self._counts.append(np.bincount(counted, minlength=scores.shape[1]))
         if not self._losses:
             self._summed = self._pixels_if_summed(value, scores, labels)
@@ -256,7 +258,7 @@ class FirstSteps:
                 "whatever the image shows; look for weights that are all zero between the score layers and the result, "
                 "and for parameters that no update reaches"
             )
-        elif max(losses) - min(losses) <= _ROUNDING * abs(max(losses)):
+        elif self._stays():
             near = math.isclose(losses[0], equal, rel_tol=_ROUNDING)
             as_if = f" = ln {len(labels)}, as if all scores were equal" if near else ""
             yield (
@@ -294,13 +296,13 @@ class FirstSteps:
             sums = f"; the loss is the sum over {self._summed:,} pixels: divide a learning rate for their mean by that"
             yield (
                 f"one step changes {wild.name} by {wild.largest:.2g} times its own size, so nothing is left of it "
-                f"(learning rate {self._lr():.3g}); a lower learning rate is needed{sums if self._summed else ''}"
+                f"(learning rate {self._rate:.3g}); a lower learning rate is needed{sums if self._summed else ''}"
             )
         most = max(seen.ahead for seen in layers)
-        if most * self.total_steps < 0.01 and self._falls() is False:
+        if most * self.total_steps < 0.01 and self._falls() is False and not self._stays():
             yield (
                 f"a step changes no layer's weights by more than {most:.2g} of their size (learning rate "
-                f"{self._lr():.3g}), so {self.total_steps:,} steps cannot change them by 1 %, and the loss does not "
+                f"{self._rate:.3g}), so {self.total_steps:,} steps cannot change them by 1 %, and the loss does not "
                 f"fall; {self._larger_rate()}"
             )
 
@@ -320,6 +322,10 @@ class FirstSteps:
                 "these layers in evaluation mode"
             )
 
+    def _stays(self) -> bool:
+        """Whether the loss is the same in all steps, but for rounding."""
+        return max(self._losses) - min(self._losses) <= _ROUNDING * abs(max(self._losses))
+
     def _falls(self) -> bool | None:
         """Whether the loss falls; None where too few steps were made to say.
 
@@ -334,7 +340,7 @@ class FirstSteps:
         return any(_falls(x) for x in (losses, losses - counts @ surprise / counts.sum(axis=1)))
 
     def _larger_rate(self) -> str:
-        words = f"a learning rate above {self._lr():.3g} is needed"
+        words = f"a learning rate above {self._rate:.3g} is needed"
         own_size = any("momentum" not in group for group in self.optimizer.param_groups)  # of Adam's steps
         if own_size or self._summed:
             return words
@@ -343,9 +349,6 @@ class FirstSteps:
             f"{words}; one for the sum over the pixels, such as the paper's 1e-10, must be multiplied by their number, "
             f"here {pixels:,} in a step, if the loss is their mean"
         )
-
-    def _lr(self) -> float:
-        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def _class(self, number: int) -> str:
         return str(number) if self.classes is None else f"{number} ({self.classes[number]})"
