@@ -10,7 +10,7 @@ import pytest
 
 import minifcn as mf
 import minifcn.functional as F
-from minifcn import nn
+from minifcn import cli, nn
 from minifcn.autograd import Tensor
 from minifcn.data import Shapes
 from minifcn.models.fcn import FCN
@@ -213,6 +213,42 @@ def test_one_class_everywhere_is_a_fault_only_where_the_loss_does_not_fall():
     assert biased(0.5) == []  # it falls
 
 
+def test_the_first_batch_of_zero_scores_does_not_count():
+    """Equal scores answer class 0."""
+
+    class ZeroAtFirst(Net):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) * float(self.calls > 1)
+
+    net = ZeroAtFirst()
+    net.score.bias.data[...] = (0, 0, 20)
+    said = found(net, mf.optim.SGD(net.parameters(), lr=1e-4))
+    assert one(said, "every pixel of batches 2 to 20 is answered with class 2, ")
+
+
+def test_two_classes_are_not_one_however_late_the_second_comes():
+    data = ((images * (k > 9), labels) for k, (images, labels) in enumerate(batches()))
+    assert not any(s.startswith("every pixel") for s in found(Net(), data=data, update=False))
+
+
+def test_whichever_way_the_fall_is_clearer_it_is_one():
+    """Two batches in ten are of the rare class. The losses do not mind, and then they do."""
+    first = FirstSteps(net := Net(), mf.optim.SGD(net.parameters()))
+    rare = np.arange(20) % 5 == 4
+    first._counts = [np.array([0, 100] if r else [100, 0]) for r in rare]
+    noise = 0.01 * (-1.0) ** np.arange(20)
+    fall = np.repeat([1.0, 0.9], 10) + noise
+    surprise = np.where(rare, -math.log(0.2), -math.log(0.8))
+    for losses, falls in ((fall, True), (fall + surprise, True), (fall[::-1], False), (1 + noise + surprise, False)):
+        first._losses = losses.tolist()
+        assert first._falls() is falls
+    first._losses, first._counts = first._losses[:7], first._counts[:7]
+    assert first._falls() is None
+
+
 def test_labels_of_one_class_alone_are_answered_with_it():
     data = ((images, labels * 0) for images, labels in batches())
     net = Net()
@@ -271,6 +307,39 @@ def test_momentum_is_counted_as_it_will_be():
     assert seen.largest == pytest.approx(1e-7 / 4 * (1 + 0.5 + 0.25 + 0.125), rel=1e-5)
 
 
+def test_adams_steps_do_not_depend_on_the_loss():
+    net = Net()
+    sentence = one(found(net, mf.optim.Adam(net.parameters(), lr=1e-9)), "a step changes no layer's weights")
+    assert sentence.endswith("and the loss does not fall; a learning rate above 1e-09 is needed")
+
+
+def test_a_small_bias_may_grow():
+    net = Net()
+    net.score.bias.data[...] = 1e-6
+    assert found(net, mf.optim.Adam(net.parameters(), lr=0.03)) == []
+
+
+def test_a_single_update_is_one():
+    net = Net()
+    optimizer = mf.optim.SGD(net.parameters(), lr=0.1)
+
+    def once():
+        for k, batch in enumerate(batches()):
+            if k == 2:
+                optimizer.param_groups[0]["lr"] = 0.0
+            yield batch
+
+    assert not any(s.startswith("no parameter has changed") for s in found(net, optimizer, data=once()))
+
+
+def test_what_is_neither_used_nor_trained_is_named_once():
+    net = Net()
+    net.extra = nn.Parameter(np.ones(3, np.float32))
+    parts = [*net.features.parameters(), *net.score.parameters()]
+    (sentence,) = found(net, mf.optim.SGD(parts, lr=0.1))
+    assert sentence.startswith("extra gets no gradient")
+
+
 def test_a_loop_without_updates():
     (*_, sentence) = found(Net(), update=False)
     assert sentence.startswith("no parameter has changed in the first 20 steps, though there are gradients; is optimi")
@@ -292,6 +361,9 @@ def test_too_large_a_rate_for_the_sum_of_the_losses():
     assert found(net, mf.optim.SGD(net.parameters(), lr=0.5 / 128), steps=2, loss=summed) == []
     net = Net()
     said = found(net, mf.optim.SGD(net.parameters(), lr=0.5 * 128), steps=2)
+    assert one(said, "one step changes ").endswith("a lower learning rate is needed")
+    net = Net()
+    said = found(net, steps=2, loss=lambda scores, labels: F.cross_entropy(scores, labels) * 1000)  # large, and no sum
     assert one(said, "one step changes ").endswith("a lower learning rate is needed")
 
 
@@ -434,7 +506,7 @@ def test_a_resumed_epoch_is_not_said_to_lack_what_came_before(tmp_path, monkeypa
     said = []
     train(out=tmp_path / "run", resume=True, say=said.append)
     assert not any("no training pixel" in line for line in said)
-    train(config, tmp_path / "whole", say=said.append)
+    train(replace(config, epochs=2), tmp_path / "whole", say=said.append)
     (line,) = (line for line in said if "no training pixel" in line)
     assert line.startswith("note: no training pixel of this epoch is labelled ")
     assert line.count(",") == 5  # between four of the six classes, and in "0, 1, …"
@@ -444,8 +516,13 @@ def test_a_resumed_epoch_is_not_said_to_lack_what_came_before(tmp_path, monkeypa
 
 
 def test_the_trainer_says_it_once_in_the_first_epoch(tmp_path):
-    said = []
-    trainer = Trainer(replace(TINY, model="fcn32s_vgg16", width=1 / 32, scenes=44), tmp_path / "run", say=said.append)
+    said, steps = [], []
+
+    def say(line):
+        said.append(line)
+        steps.append(trainer.step if said[1:] else 0)
+
+    trainer = Trainer(replace(TINY, model="fcn32s_vgg16", width=1 / 32, scenes=44), tmp_path / "run", say=say)
     trainer.module.upscore32.weight.data[...] = 0
     result = trainer.fit()
     notes = [line for line in said if line.startswith("note:")]
@@ -455,7 +532,7 @@ def test_the_trainer_says_it_once_in_the_first_epoch(tmp_path):
     )
     assert "in batches 2 to 20" in one(notes, "note: all scores")
     assert len({*notes}) == len(notes)
-    assert said.index(notes[0]) < next(k for k, line in enumerate(said) if line.startswith("epoch 1/"))
+    assert [step for step, line in zip(steps, said, strict=True) if line.startswith("note:")] == [20] * len(notes)
     assert result.records[0]["train_loss"] == pytest.approx(math.log(6), rel=1e-6)
 
 
@@ -497,7 +574,7 @@ def test_broken_values_are_told_from_large_ones():
     assert broken_values(net) is None
     assert broken_values(net, gradients=True) is None
     net.features.weight.data[0, 0, 0, 0], net.score.bias.data[1] = np.nan, np.inf
-    assert broken_values(net) == "features.weight, score.bias holds NaN or Inf"
+    assert broken_values(net) == "features.weight, score.bias hold NaN or Inf"
     net.score.weight.grad = Tensor(np.full(net.score.weight.shape, np.nan, np.float32))
     assert broken_values(net, gradients=True) == "the gradient of score.weight holds NaN or Inf"
 
@@ -519,6 +596,23 @@ def test_weights_that_overflow_are_followed_to_their_layer(tmp_path):
     assert "Inf out of finite arguments at " in said
     assert "layer backbone." in said
     assert said.endswith("; a new run with a lower --lr is needed")
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path):
+    trainer = Trainer(TINY, tmp_path / "run", say=quiet)
+    trainer.module.score_fr.bias.data[2] = np.nan
+    assert stopped(trainer).startswith(
+        "train: the loss is nan in epoch 1, step 1 (learning rate 0.01): score_fr.bias holds NaN or Inf; a new run "
+    )
+
+
+def test_the_command_names_the_layer_and_no_line_of_its_own(tmp_path, capsys):
+    words = "--optimizer sgd --lr 100 --scenes 40 --size 32x32 --width 0.0625 --model fcn8s_resnet18 --out"
+    assert cli.main(["train", *words.split(), str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("minifcn: train: ")
+    assert " at layer " in line
+    assert ".py" not in line
 
 
 class LogOfScores(nn.Module):

@@ -66,7 +66,7 @@ class _Seen:
             return
         change, size = float(np.linalg.norm(now - self.last)), float(np.linalg.norm(self.last))
         self.last, self.moved = now, self.moved or change > 0
-        if self.first.any() and size:
+        if size:
             ratio = change / size
             self.largest = max(self.largest, ratio)
             # Σ mᵏ over the t steps so far is (1 − mᵗ)/(1 − m), and 1/(1 − m) in the end
@@ -414,7 +414,8 @@ def broken_values(module: Module, gradients: bool = False) -> str | None:
     broken = [name for name, a in arrays if not module_of(a).isfinite(a).all()]
     if not broken:  # finite values whose squares are not
         return None
-    return f"{'the gradient of ' if gradients else ''}{_some(broken)} holds NaN or Inf"
+    said = f"{_some(broken)} {_verb(broken, 'holds', 'hold')} NaN or Inf"
+    return f"the gradient of {_some(broken)} holds NaN or Inf" if gradients else said
 
 
 def explain_nan(step: Callable[[], Tensor]) -> str | None:
