@@ -212,6 +212,11 @@ def test_one_class_everywhere_is_a_fault_only_where_the_loss_does_not_fall():
     )
     assert "in the second) nor comes below ln 3 = 1.0986, what equal scores would lose; check the learning" in sentence
     assert biased(0.5) == []  # it falls
+    net = Net()
+    net.score.bias.data[...] = (0, 0, 200)
+    net.features.requires_grad_(False)
+    net.score.weight.requires_grad = False
+    assert found(net, mf.optim.SGD([net.score.bias], lr=20)) == []  # from 35 to 20; the third class wins all the while
 
 
 def test_the_first_batch_of_zero_scores_does_not_count():
@@ -253,6 +258,8 @@ def test_whichever_way_the_fall_is_clearer_it_is_one():
     ):
         first._losses = losses.tolist()
         assert first._falls() is falls
+    first._losses, first._counts = list(range(8, 0, -1)), [np.array([1, 1])] * 8
+    assert first._falls() is True  # without exception
     first._losses, first._counts = first._losses[:7], first._counts[:7]
     assert first._falls() is None
 
