@@ -159,9 +159,11 @@ class FirstSteps:
             scores: (N, C, H, W), from which the loss was computed.
             labels: (N, H, W), integers 0 … C−1 or ignore_index.
         """
+        if self.done:
+            return
         target = to_device(labels.data if isinstance(labels, Tensor) else labels, "cpu")
         counted = target[target != self.ignore_index]
-        if self.done or not counted.size:  # nothing but void has no loss
+        if not counted.size:  # nothing but void has no loss
             return
         for seen in self._parameters:
             seen.take(len(self._losses))

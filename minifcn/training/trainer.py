@@ -90,7 +90,7 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
-        FloatingPointError: where the loss is no longer a number.
+        FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
         KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
     """
     if not resume:
@@ -237,7 +237,7 @@ class Trainer:
         """Train up to the configured number of epochs, then make the pictures.
 
         Raises:
-            FloatingPointError: where the loss is no longer a number.
+            FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
             KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
