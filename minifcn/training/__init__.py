@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         save_weights,
     )
     from minifcn.training.config import TrainConfig
+    from minifcn.training.diagnostics import FirstSteps, LabelCensus
     from minifcn.training.inference import evaluate, predict
     from minifcn.training.metrics import ConfusionMatrix
     from minifcn.training.pictures import learning_curve, overlay_sheet, save_labels
@@ -31,6 +32,8 @@ __all__ = [
     "evaluate",
     "predict",
     "ConfusionMatrix",
+    "FirstSteps",
+    "LabelCensus",
     "ModelCard",
     "save_weights",
     "load_weights",
@@ -47,6 +50,7 @@ _HOMES = {
     "trainer": ("train", "Trainer", "TrainResult"),
     "inference": ("evaluate", "predict"),
     "metrics": ("ConfusionMatrix",),
+    "diagnostics": ("FirstSteps", "LabelCensus"),
     "checkpoint": (
         "ModelCard",
         "save_weights",

@@ -42,6 +42,7 @@ from minifcn.training.checkpoint import (
     save_weights,
 )
 from minifcn.training.config import TrainConfig
+from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values, explain_nan
 from minifcn.training.files import replacing
 from minifcn.training.inference import choose_device, evaluate, predict
 from minifcn.training.interrupt import polite_interrupt
@@ -89,7 +90,7 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
-        FloatingPointError: where the loss is no longer a number.
+        FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
         KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
     """
     if not resume:
@@ -220,7 +221,10 @@ class Trainer:
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
-        self._seen = np.zeros(self.card.num_classes, bool)  # classes that training labels have shown
+        self._first_steps: FirstSteps | None = FirstSteps(
+            self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
+        )
+        self._census, self._from_start = LabelCensus(self.card.classes), True
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
@@ -241,7 +245,7 @@ class Trainer:
         """Train up to the configured number of epochs, then make the pictures.
 
         Raises:
-            FloatingPointError: where the loss is no longer a number.
+            FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
             KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
@@ -271,6 +275,9 @@ class Trainer:
         with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
             for batch in self.loader.epoch(self.epoch, start=self.step):
                 self._train_step(batch)
+                if self._first_steps is not None and self._first_steps.done:
+                    bar.clear()
+                    self._say_notes()
                 self.seconds = time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
@@ -280,19 +287,20 @@ class Trainer:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        counted = batch.labels[batch.labels != IGNORE]
-        self._seen[np.unique(counted)] = True
-        if counted.size:  # crops of nothing but void have no loss
-            images, labels = (Tensor(a).to(self.device) for a in (batch.images, batch.labels))
-            scores = self.module(images)
-            loss = F.cross_entropy(scores, labels, weight=self.class_weights, ignore_index=IGNORE)
+        self._census.see(batch.labels, batch.names)
+        if (batch.labels != IGNORE).any():  # crops of nothing but void have no loss
+            scores, loss, labels = self._forward(batch)
             value = float(loss.item())
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"train: the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1} "
-                    f"(learning rate {self._lr():.3g}); a new run with a lower --lr is needed"
-                )
+                del scores, loss  # with their graph: the step is made once more
+                raise self._broken(f"the loss is {value}", batch)
             loss.backward()
+            broken = broken_values(self.module, gradients=True)
+            if broken:
+                del scores, loss
+                raise self._broken(broken, batch)
+            if self._first_steps is not None:
+                self._first_steps.after_backward(loss, scores, labels)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -303,6 +311,31 @@ class Trainer:
             self.schedule.step()
         self.step += 1
         self._weights_whole, self._before_step = True, None
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(scores, loss, labels), on the device."""
+        images, labels = (Tensor(a).to(self.device) for a in (batch.images, batch.labels))
+        scores = self.module(images)
+        return scores, F.cross_entropy(scores, labels, weight=self.class_weights, ignore_index=IGNORE), labels
+
+    def _broken(self, what: str, batch: Batch) -> FloatingPointError:
+        """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
+        from where it began, in debug mode."""
+        self._undo()
+        why = broken_values(self.module) or explain_nan(lambda: self._forward(batch)[1])
+        self._undo()
+        return FloatingPointError(
+            f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
+            f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
+        )
+
+    def _undo(self) -> None:
+        """Back to where the step under way began, as long as no weight has changed."""
+        assert self._before_step is not None
+        buffers, state = self._before_step
+        self.module.load_state_dict(buffers, strict=False)
+        random.set_state(state)
+        self.optimizer.zero_grad()
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
@@ -324,9 +357,10 @@ class Trainer:
         if self.best_epoch == 0 or score > self.best_iu:
             save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
-        if self.epoch == 0 and not self._seen.all():
-            unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
-            self.say(f"note: no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?")
+        self._say_notes()
+        unseen = self._census.report()
+        if self.epoch == 0 and self._from_start and unseen:  # else the first labels are not known any more
+            self.say(f"note: {unseen}")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
         self._save()
@@ -395,6 +429,9 @@ class Trainer:
         self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
+        self._from_start = (self.epoch, self.step) == (0, 0)
+        if self.epoch:
+            self._first_steps = None
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
@@ -402,10 +439,7 @@ class Trainer:
         if not self._weights_whole:
             return f"inside an update, which cannot be saved; {again} goes on from the last checkpoint"
         if self._before_step is not None:
-            buffers, state = self._before_step
-            self.module.load_state_dict(buffers, strict=False)
-            random.set_state(state)
-            self.optimizer.zero_grad()
+            self._undo()
             self._before_step = None
         self._save()
         return f"and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
@@ -419,6 +453,12 @@ class Trainer:
             f"training and {len(self.val_set)} validation images; run in {self.folder}"
         )
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
+
+    def _say_notes(self) -> None:
+        """What the first steps have shown, once."""
+        for note in () if self._first_steps is None else self._first_steps.report():
+            self.say(f"note: {note}")
+        self._first_steps = None
 
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
