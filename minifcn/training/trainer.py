@@ -3,6 +3,7 @@
     config.json              the configuration
     metrics.jsonl            one line per epoch
     checkpoint.safetensors   everything that is needed to go on exactly
+    checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
     learning_curve.png, overlays.png
 
@@ -29,27 +30,39 @@ import minifcn.functional as F
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.data import IGNORE, Augment, Batch, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.data import (
+    IGNORE,
+    Augment,
+    Batch,
+    Dataset,
+    Loader,
+    Skipping,
+    count_stand_ins,
+    median_frequency_weights,
+    open_dataset,
+)
 from minifcn.nn import Module
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
     ModelCard,
     find_weights,
-    load_checkpoint,
     load_model,
     save_checkpoint,
     save_weights,
 )
 from minifcn.training.config import TrainConfig
-from minifcn.training.files import replacing
+from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, evaluate, predict
-from minifcn.training.interrupt import polite_interrupt
+from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
 from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
-_MAY_CHANGE = ("epochs", "workers", "device")  # on resuming; everything else would make it another run
+_CURVE, _OVERLAYS = "learning_curve.png", "overlays.png"
+# on resuming; everything else would make it another run
+_MAY_CHANGE = ("epochs", "workers", "device", "bad_images", "checkpoint_every")
 _SHEET_ROWS = 6
 
 Record = dict[str, Any]
@@ -90,7 +103,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
         FloatingPointError: where the loss is no longer a number.
-        KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
     """
     if not resume:
         return Trainer(config or TrainConfig(), out, say=say).fit()
@@ -139,6 +152,7 @@ class Trainer:
         self.folder = _next_folder(config.model) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
+        sync_folder(self.folder.absolute().parent)
 
     @classmethod
     def resume(
@@ -152,12 +166,13 @@ class Trainer:
 
         Args:
             folder: the run's folder.
-            config: None, or the run's own configuration with other epochs, workers or device.
+            config: None, or the run's own configuration with another of `epochs`, `workers`, `device`, `bad_images` and
+                `checkpoint_every`.
             say: is given each line of the report.
 
         Raises:
             FileNotFoundError: where the folder holds no run.
-            ValueError: for a configuration of another run, or a checkpoint that is damaged or of another model.
+            ValueError: for a configuration of another run, or checkpoints that are damaged or of another model.
         """
         stored = read_config(folder)
         config = stored if config is None else config
@@ -170,9 +185,9 @@ class Trainer:
         self = cls.__new__(cls)
         self._build(config, say)
         self.folder = Path(folder)
-        checkpoint = self.folder / CHECKPOINT
-        if checkpoint.is_file():
-            self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
+        clear_drafts(self.folder, (CONFIG, METRICS, CHECKPOINT, BEST, _CURVE, _OVERLAYS))
+        if has_checkpoint(self.folder):
+            self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, say))
         else:
             self._start_from(config.init)
         if config != stored:
@@ -183,6 +198,8 @@ class Trainer:
         self.config, self.say = config, say
         self.device = choose_device(config.device)
         self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
+        if config.bad_images == "skip":
+            self.train_set = Skipping(self.train_set, say)
         self.val_set = open_dataset(config.data, "val", **config.data_options("val"))
         self.card = _card(config, self.train_set)
         if self.val_set.num_classes != self.card.num_classes:
@@ -217,6 +234,7 @@ class Trainer:
         self.epoch = 0  # epochs that are complete
         self.step = 0  # steps that are complete in the next one
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.skipped = 0  # damaged images of this epoch
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
@@ -234,25 +252,26 @@ class Trainer:
 
         Raises:
             FloatingPointError: where the loss is no longer a number.
-            KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+            KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
         self.say(self._introduction())
         outer = random.get_state()
         random.set_state(self._random)
-        try:
-            with polite_interrupt() as check:
+        self._pace = Pace(self.config.checkpoint_every)
+        with polite_interrupt() as check:  # until everything is saved
+            try:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"interrupted {self._stop()}") from error
-        except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
-            self.say(f"stopped by an error {self._stop()}")
-            raise
-        finally:
-            self._random = random.get_state()
-            random.set_state(outer)
+            except KeyboardInterrupt as error:
+                raise interrupted(error, self._stop()) from error
+            except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
+                self.say(f"stopped by an error {self._stop()}")
+                raise
+            finally:
+                self._random = random.get_state()
+                random.set_state(outer)
         self._make_pictures()
         return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
 
@@ -267,6 +286,8 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
                 check()
+                if self._pace.is_due(self.step):
+                    self._pace.timed(self._save)
 
     def _train_step(self, batch: Batch) -> None:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
@@ -294,6 +315,7 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
+        self.skipped += count_stand_ins(batch.names)
         self._weights_whole, self._before_step = True, None
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
@@ -308,6 +330,7 @@ class Trainer:
             **matrix.summary(),
             "lr": self.lr,
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
+            **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
         # again and writes them again; the other way round they would be missing.
@@ -320,12 +343,12 @@ class Trainer:
             unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
             self.say(f"note: no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?")
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
-        self._save()
+        self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
+        self._pace.timed(self._save)
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
-        missing = learning_curve(self.folder / "learning_curve.png", self.records)
+        missing = learning_curve(self.folder / _CURVE, self.records)
         if missing:
             self.say(missing)
         module, _ = load_model(self.folder / BEST)
@@ -335,7 +358,7 @@ class Trainer:
         for number in np.linspace(0, len(self.val_set) - 1, count).round().astype(int):
             sample = self.val_set[int(number)]
             rows.append((sample.image, sample.labels, predict(module, sample.image, self.device)))
-        overlay_sheet(self.folder / "overlays.png", rows, self.card.classes, self.card.palette)
+        overlay_sheet(self.folder / _OVERLAYS, rows, self.card.classes, self.card.palette)
 
     # -- the run's folder
 
@@ -375,11 +398,14 @@ class Trainer:
             "loss_count": self.loss_count,
             "lr": self.lr,
             "seconds": self.seconds,
+            "skipped": self.skipped,
+            "seen": self._seen.tolist(),
             "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
             "best_epoch": self.best_epoch,
             "random": random.get_state(),
         }
-        save_checkpoint(self.folder / CHECKPOINT, self.module, self.card, self.optimizer, self.schedule, progress)
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
+        save_checkpoint(path, self.module, self.card, self.optimizer, self.schedule, progress, previous)
 
     def _restore(self, progress: dict[str, Any]) -> None:
         self.epoch, self.step = progress["epoch"], progress["step"]
@@ -387,20 +413,27 @@ class Trainer:
         self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
+        # what checkpoints of earlier versions lack
+        self.skipped, self._seen = progress.get("skipped", 0), np.array(progress.get("seen", self._seen))
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
         again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
+        last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
         if not self._weights_whole:
-            return f"inside an update, which cannot be saved; {again} goes on from the last checkpoint"
+            return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
             buffers, state = self._before_step
             self.module.load_state_dict(buffers, strict=False)
             random.set_state(state)
             self.optimizer.zero_grad()
             self._before_step = None
-        self._save()
-        return f"and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
+        place = f"after step {self.step} of epoch {self.epoch + 1}"
+        try:
+            self._save()
+        except OSError as error:
+            return f"{place}, which could not be saved ({error}); {last}"
+        return f"and saved {place}; {again} goes on from there"
 
     # -- words
 
