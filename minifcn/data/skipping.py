@@ -20,7 +20,7 @@ class Skipping:
     statistics of batch normalisation.
 
     Damaged is what the dataset raises a ValueError for: a file that is truncated, no image or none of ours, sizes that
-    differ, labels out of range. A file that is missing or that the system cannot read (OSError) may be back a moment
+    differ, labels out of range. A file that is missing or may not be read (OSError) may be there a moment
     later, and two runs would differ; that is raised.
 
     Args:
