@@ -39,7 +39,7 @@ RECIPES = {
     ),
 }
 _DAMAGED_IN = 10  # one kill of so many
-_LONGEST = 0.5  # until a kill, as a part of the undisturbed time; a tenth more after each kill, so that every run ends
+_LONGEST = 0.7  # until a kill, as a part of the undisturbed time; a tenth more after each kill, so that every run ends
 # Learning curves are left out: Matplotlib takes longer to load than the training.
 _CHILD = """
 import sys
@@ -55,7 +55,7 @@ class Counts:
     """What happened to the runs of a recipe."""
 
     kills: int = 0
-    inside_a_save: int = 0  # a file that was being written was left behind, or no newest checkpoint
+    inside_a_save: int = 0  # a file that was being written was left behind
     damaged: int = 0
     fell_back: int = 0
     runs: int = 0
@@ -102,11 +102,12 @@ def _recipe(work: Path, config: TrainConfig, kills: int, rng: np.random.Generato
     expected = state(whole)
     while counts.kills < kills:
         run = _new(work / f"run{counts.runs}", config)
-        longest = _LONGEST * seconds
+        longest, left = _LONGEST * seconds, set[Path]()
         while not _train(run, rng.uniform(0, longest))[0]:
             longest *= 1.1
             counts.kills += 1
-            counts.inside_a_save += any(run.glob(".*.tmp")) or (run / PREVIOUS).exists() > (run / CHECKPOINT).exists()
+            left, before = set(run.glob(".*.tmp")), left
+            counts.inside_a_save += not left <= before
             _count_fallback(run, counts)
             if rng.integers(_DAMAGED_IN) == 0 and (run / CHECKPOINT).exists() and (run / PREVIOUS).exists():
                 _damage(run / CHECKPOINT, rng)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +65,22 @@ def test_several_in_a_row_and_the_ends():
     with pytest.raises(IndexError):
         scenes[COUNT]
     assert (len(scenes), scenes.classes) == (COUNT, Shapes().classes)
+
+
+def test_two_threads_that_meet_at_one_name_it_once():
+    both = threading.Barrier(2, timeout=10)
+
+    class Together(Torn):
+        def __getitem__(self, index):
+            if index == 3:
+                both.wait()
+            return super().__getitem__(index)
+
+    said = []
+    scenes = Skipping(Together(3), said.append)
+    with ThreadPoolExecutor(2) as pool:
+        assert len({sample.name for sample in pool.map(scenes.__getitem__, (3, 3))}) == 1
+    assert len(said) == 1
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_given():

@@ -228,6 +228,7 @@ def test_two_damaged_ones_are_named_and_kept(stopped):
     (stopped / PREVIOUS).unlink()
     with pytest.raises(DamagedFile, match=f"there is no {PREVIOUS} to go on from; nothing was deleted"):
         train(out=stopped, resume=True, say=quiet)
+    assert (stopped / NEWEST).read_bytes() == before[NEWEST]
 
 
 def test_another_network_is_no_damage(stopped):
