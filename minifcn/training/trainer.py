@@ -3,6 +3,7 @@
     config.json              the configuration
     metrics.jsonl            one line per epoch
     checkpoint.safetensors   everything that is needed to go on exactly
+    checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
     learning_curve.png, overlays.png
 
@@ -29,28 +30,40 @@ import minifcn.functional as F
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.data import IGNORE, Augment, Batch, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.data import (
+    IGNORE,
+    Augment,
+    Batch,
+    Dataset,
+    Loader,
+    Skipping,
+    count_stand_ins,
+    median_frequency_weights,
+    open_dataset,
+)
 from minifcn.nn import Module
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
     ModelCard,
     find_weights,
-    load_checkpoint,
     load_model,
     save_checkpoint,
     save_weights,
 )
 from minifcn.training.config import TrainConfig
 from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values, explain_nan
-from minifcn.training.files import replacing
+from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, evaluate, predict
-from minifcn.training.interrupt import polite_interrupt
+from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
 from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
-_MAY_CHANGE = ("epochs", "workers", "device")  # on resuming; everything else would make it another run
+_CURVE, _OVERLAYS = "learning_curve.png", "overlays.png"
+# on resuming; everything else would make it another run
+_MAY_CHANGE = ("epochs", "workers", "device", "bad_images", "checkpoint_every")
 _SHEET_ROWS = 6
 
 Record = dict[str, Any]
@@ -91,7 +104,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
         FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
-        KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
     """
     if not resume:
         return Trainer(config or TrainConfig(), out, say=say).fit()
@@ -140,6 +153,7 @@ class Trainer:
         self.folder = _next_folder(config.model) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
+        sync_folder(self.folder.absolute().parent)
 
     @classmethod
     def resume(
@@ -153,12 +167,13 @@ class Trainer:
 
         Args:
             folder: the run's folder.
-            config: None, or the run's own configuration with other epochs, workers or device.
+            config: None, or the run's own configuration with another of `epochs`, `workers`, `device`, `bad_images` and
+                `checkpoint_every`.
             say: is given each line of the report.
 
         Raises:
             FileNotFoundError: where the folder holds no run.
-            ValueError: for a configuration of another run, or a checkpoint that is damaged or of another model.
+            ValueError: for a configuration of another run, or checkpoints that are damaged or of another model.
         """
         stored = read_config(folder)
         config = stored if config is None else config
@@ -171,9 +186,9 @@ class Trainer:
         self = cls.__new__(cls)
         self._build(config, say)
         self.folder = Path(folder)
-        checkpoint = self.folder / CHECKPOINT
-        if checkpoint.is_file():
-            self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
+        clear_drafts(self.folder, (CONFIG, METRICS, CHECKPOINT, BEST, _CURVE, _OVERLAYS))
+        if has_checkpoint(self.folder):
+            self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, say))
         else:
             self._start_from(config.init)
         if config != stored:
@@ -184,6 +199,8 @@ class Trainer:
         self.config, self.say = config, say
         self.device = choose_device(config.device)
         self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
+        if config.bad_images == "skip":
+            self.train_set = Skipping(self.train_set, say)
         self.val_set = open_dataset(config.data, "val", **config.data_options("val"))
         self.card = _card(config, self.train_set)
         if self.val_set.num_classes != self.card.num_classes:
@@ -218,13 +235,14 @@ class Trainer:
         self.epoch = 0  # epochs that are complete
         self.step = 0  # steps that are complete in the next one
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.skipped = 0  # damaged images of this epoch
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._first_steps: FirstSteps | None = FirstSteps(
             self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
         )
-        self._census, self._from_start = LabelCensus(self.card.classes), True
+        self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
@@ -246,25 +264,26 @@ class Trainer:
 
         Raises:
             FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
-            KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+            KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
         self.say(self._introduction())
         outer = random.get_state()
         random.set_state(self._random)
-        try:
-            with polite_interrupt() as check:
+        self._pace = Pace(self.config.checkpoint_every)
+        with polite_interrupt() as check:  # until everything is saved
+            try:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"interrupted {self._stop()}") from error
-        except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
-            self.say(f"stopped by an error {self._stop()}")
-            raise
-        finally:
-            self._random = random.get_state()
-            random.set_state(outer)
+            except KeyboardInterrupt as error:
+                raise interrupted(error, self._stop()) from error
+            except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
+                self.say(f"stopped by an error {self._stop()}")
+                raise
+            finally:
+                self._random = random.get_state()
+                random.set_state(outer)
         self._make_pictures()
         return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
 
@@ -282,6 +301,8 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
                 check()
+                if self._pace.is_due(self.step):
+                    self._pace.timed(self._save)
 
     def _train_step(self, batch: Batch) -> None:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
@@ -310,6 +331,7 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
+        self.skipped += count_stand_ins(batch.names)
         self._weights_whole, self._before_step = True, None
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -349,6 +371,7 @@ class Trainer:
             **matrix.summary(),
             "lr": self.lr,
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
+            **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
         # again and writes them again; the other way round they would be missing.
@@ -359,15 +382,15 @@ class Trainer:
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
         self._say_notes()
         unseen = self._census.report()
-        if self.epoch == 0 and self._from_start and unseen:  # else the first labels are not known any more
+        if self.epoch == 0 and unseen:
             self.say(f"note: {unseen}")
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
-        self._save()
+        self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
+        self._pace.timed(self._save)
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
-        missing = learning_curve(self.folder / "learning_curve.png", self.records)
+        missing = learning_curve(self.folder / _CURVE, self.records)
         if missing:
             self.say(missing)
         module, _ = load_model(self.folder / BEST)
@@ -377,7 +400,7 @@ class Trainer:
         for number in np.linspace(0, len(self.val_set) - 1, count).round().astype(int):
             sample = self.val_set[int(number)]
             rows.append((sample.image, sample.labels, predict(module, sample.image, self.device)))
-        overlay_sheet(self.folder / "overlays.png", rows, self.card.classes, self.card.palette)
+        overlay_sheet(self.folder / _OVERLAYS, rows, self.card.classes, self.card.palette)
 
     # -- the run's folder
 
@@ -417,11 +440,14 @@ class Trainer:
             "loss_count": self.loss_count,
             "lr": self.lr,
             "seconds": self.seconds,
+            "skipped": self.skipped,
+            "seen": self._census.seen.tolist(),
             "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
             "best_epoch": self.best_epoch,
             "random": random.get_state(),
         }
-        save_checkpoint(self.folder / CHECKPOINT, self.module, self.card, self.optimizer, self.schedule, progress)
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
+        save_checkpoint(path, self.module, self.card, self.optimizer, self.schedule, progress, previous)
 
     def _restore(self, progress: dict[str, Any]) -> None:
         self.epoch, self.step = progress["epoch"], progress["step"]
@@ -429,20 +455,26 @@ class Trainer:
         self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
-        self._from_start = (self.epoch, self.step) == (0, 0)
         if self.epoch:
             self._first_steps = None
+        # what checkpoints of earlier versions lack; theirs are not called missing
+        self.skipped, self._census.seen[:] = progress.get("skipped", 0), progress.get("seen", True)
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
         again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
+        last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
         if not self._weights_whole:
-            return f"inside an update, which cannot be saved; {again} goes on from the last checkpoint"
+            return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
             self._undo()
             self._before_step = None
-        self._save()
-        return f"and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
+        place = f"after step {self.step} of epoch {self.epoch + 1}"
+        try:
+            self._save()
+        except OSError as error:
+            return f"{place}, which could not be saved ({error}); {last}"
+        return f"and saved {place}; {again} goes on from there"
 
     # -- words
 
