@@ -186,6 +186,16 @@ def photo(height, width=64):
     return np.random.default_rng(4).integers(0, 256, (height, width, 3), np.uint8)
 
 
+@pytest.fixture
+def one_thread():
+    """Whose buffers are all that there are: how many of several threads' are in use at a time is chance."""
+    before = mf.get_num_threads()
+    mf.set_num_threads(1)
+    yield
+    mf.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_memory_is_that_of_a_tile_however_large_the_image_is():
     model = models.create("unet", 3, width=1 / 32, seed=0)
     short, long = photo(320), photo(1280)
