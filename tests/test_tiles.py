@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minifcn as mf
 from minifcn import models, nn
 from minifcn.autograd import Tensor, no_grad
 from minifcn.cli import main
