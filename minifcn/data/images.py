@@ -24,9 +24,10 @@ Colors = Mapping[tuple[int, int, int], int]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _LOSSY = ("JPEG", "MPO")  # Pillow calls a JPEG with further ones behind it MPO
-# Bytes of decoded pixels that any file may have: 4096×4096 in colour. Larger images need a byte of file for so many of
-# them, twenty pixels in colour; cameras write a byte for two to eight.
-_ANYWAY = 64 << 20
+# Decoded pixels that any file may have, in bytes, by how many a pixel takes: 8192×8192 of a mask's classes; 3200×3200 in
+# colour, which are there twice while an image is turned upright. Larger images need a byte of file for so many, twenty
+# pixels in colour; cameras write a byte for two to eight.
+_ANYWAY = {1: 64 << 20, 4: 40 << 20}
 _PER_BYTE = 80
 # Scans of a JPEG: progressive ones have about ten, and each costs a pass over all pixels. What follows the image, such
 # as a phone's film, has the two bytes that announce one by chance: once in 64 KiB.
@@ -74,7 +75,7 @@ def _decoded(data: mmap.mmap, op: str) -> tuple[Image.Image, str]:
         kind = opened.format or "unknown"
         # Pillow's pixels: 4 bytes in colour, which read_image makes of all; 1 in grey, palettes and black and white
         width = 1 if op == "read_mask" and opened.mode in ("1", "L", "P") else 4
-        anyway = _ANYWAY // 2 if kind == "WEBP" else _ANYWAY  # libwebp holds the pixels once more
+        anyway = _ANYWAY[width] // 2 if kind == "WEBP" else _ANYWAY[width]  # libwebp holds the pixels once more
         if width * opened.width * opened.height > max(anyway, _PER_BYTE * len(data)):
             raise _Fault(
                 f"declares {opened.width}×{opened.height} pixels in {len(data)} bytes; an image as large as that needs "
@@ -83,7 +84,8 @@ def _decoded(data: mmap.mmap, op: str) -> tuple[Image.Image, str]:
         if kind in _LOSSY:
             _check_scans(data)
         opened.load()
-        return ImageOps.exif_transpose(opened), kind
+        ImageOps.exif_transpose(opened, in_place=True)  # no copy where it is upright already
+        return opened, kind
 
 
 def _check_scans(data: mmap.mmap) -> None:
