@@ -13,7 +13,9 @@ from minifcn.gradcheck.primitives import NEVER_RECORDED, PRIMITIVE_CASES
 from minifcn.gradcheck.public import FUNCTION_CASES, LAYER_CASES
 
 TABLE = table()
-SLOW_TO_EMULATE = ("fcn8s_resnet101", "fcn8s_vgg16_paper")
+SLOW_TO_EMULATE = (
+    "fcn8s_resnet101", "fcn8s_vgg16_paper", "fcn32s_alexnet", "fcn8s_googlenet", "fcn_resnet50", "unet",
+)  # fmt: skip
 
 
 def test_every_primitive_function_and_layer_has_a_case() -> None:
@@ -52,7 +54,7 @@ def test_operation_in_float32(op: str, device: str) -> None:
 def test_whole_network(name: str, device: str, request: pytest.FixtureRequest) -> None:
     """Every parameter tensor of a complete network (fixed ones too), and the Hessian part by part."""
     if "emulated" in request.node.name and name in SLOW_TO_EMULATE:
-        pytest.skip("an emulated GPU would take minutes; fcn8s_resnet18_aligned and fcn8s_vgg16 have the same layers")
+        pytest.skip("an emulated GPU would take minutes; the other networks and the operations' cases have the same layers")
     orders = set()
     for label, check in check_model(name, order=2, device=device):
         assert check.verdict == "ok", f"{label}: {check.fault}"

@@ -24,7 +24,7 @@ Colors = Mapping[tuple[int, int, int], int]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _LOSSY = ("JPEG", "MPO")  # Pillow calls a JPEG with further ones behind it MPO
-# Decoded pixels that any file may have, in bytes, by how many a pixel takes: 8192×8192 of a mask's classes; 3200×3200 in
+# Decoded pixels that any file may have, in bytes, by how many a pixel takes: 8192×8192 of a mask; 3200×3200 in
 # colour, which are there twice while an image is turned upright. Larger images need a byte of file for so many, twenty
 # pixels in colour; cameras write a byte for two to eight.
 _ANYWAY = {1: 64 << 20, 4: 40 << 20}
