@@ -54,7 +54,7 @@ def test_operation_in_float32(op: str, device: str) -> None:
 def test_whole_network(name: str, device: str, request: pytest.FixtureRequest) -> None:
     """Every parameter tensor of a complete network (fixed ones too), and the Hessian part by part."""
     if "emulated" in request.node.name and name in SLOW_TO_EMULATE:
-        pytest.skip("an emulated GPU would take minutes; the other networks and the operations' cases have the same layers")
+        pytest.skip("an emulated GPU would take minutes; other networks and the operations' cases have the same layers")
     orders = set()
     for label, check in check_model(name, order=2, device=device):
         assert check.verdict == "ok", f"{label}: {check.fault}"
