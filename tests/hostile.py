@@ -738,6 +738,7 @@ def _images(marker: Path) -> Iterator[Case]:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{marker}"/></svg>'.encode()
     large = _chunk(b"IHDR", struct.pack(">2I", 65535, 65535) + b"\x08\2\0\0\0")
     refused = {
+        "png of 15×851980": png(size=(15, 851_980)),
         "png of 65535×65535": png(size=(65535, 65535)),
         "png of 2³¹−1 columns": png(size=(2**31 - 1, 2**31 - 1)),
         "png of 2³¹−1 columns in a row": png(size=(2**31 - 1, 1)),
@@ -777,6 +778,7 @@ def _images(marker: Path) -> Iterator[Case]:
         ),
         "gif without a picture": gif[: gif.index(b",")] + b";",
         "gif of comments": gif[: gif.index(b",")] + b"!\xfe\xffx" * 10**4,
+        "bmp of 23,000,000 rows": bmp[:18] + struct.pack("<2i", 1, 23_000_000) + bmp[26:],
         "bmp of 65535×65535": bmp[:18] + struct.pack("<2i", 65535, 65535) + bmp[26:],
         "bmp of −2³¹ rows": bmp[:18] + struct.pack("<2i", 100, -(2**31)) + bmp[26:],
         "bmp of negative columns": bmp[:18] + struct.pack("<2i", -100, 100) + bmp[26:],

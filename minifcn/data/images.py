@@ -76,7 +76,7 @@ def _decoded(data: mmap.mmap, op: str) -> tuple[Image.Image, str]:
         # Pillow's pixels: 4 bytes in colour, which read_image makes of all; 1 in grey, palettes and black and white
         width = 1 if op == "read_mask" and opened.mode in ("1", "L", "P") else 4
         anyway = _ANYWAY[width] // 2 if kind == "WEBP" else _ANYWAY[width]  # libwebp holds the pixels once more
-        if width * opened.width * opened.height > max(anyway, _PER_BYTE * len(data)):
+        if opened.height * (width * opened.width + 8) > max(anyway, _PER_BYTE * len(data)):  # Pillow points to each row
             raise _Fault(
                 f"declares {opened.width}×{opened.height} pixels in {len(data)} bytes; an image as large as that needs "
                 f"a byte for {_PER_BYTE // width} pixels"
