@@ -331,12 +331,16 @@ def test_a_polite_signal_lets_the_step_finish(tmp_path, whole, name):
     """Also one that is sent twice, as service managers do."""
     number = getattr(signal, name)
     trainer = in_training_pass(Trainer(TINY, tmp_path / "run", say=quiet), 5, press(number, number))
-    with pytest.raises(
-        Interrupted, match=f"interrupted by {name} and saved after step 2 of epoch 2; .*--resume"
-    ) as stop:
-        trainer.fit()
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and stays so
+    try:
+        with pytest.raises(
+            Interrupted, match=f"interrupted by {name} and saved after step 2 of epoch 2; .*--resume"
+        ) as stop:
+            trainer.fit()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert stop.value.exit_code == 128 + number
-    assert signal.getsignal(number) is signal.SIG_DFL
     train(out=tmp_path / "run", resume=True, say=quiet)
     assert kills.state(tmp_path / "run") == kills.state(whole)
 
