@@ -378,7 +378,8 @@ def _fuzz(result: dict[str, Any]) -> str:
             f"| {row['peak_mb']:.0f} MB |"
         )
     what = [f"{row['format']}: {kind} ({n})" for row in result["rows"] for kind, n in row["what"].items()]
-    return "\n".join(lines) + "\n" + (f"\nFindings: {'; '.join(what)}.\n" if what else "")
+    since = f" {result['since']}" if "since" in result else ""
+    return "\n".join(lines) + "\n" + (f"\nFindings: {'; '.join(what)}.{since}\n" if what else "")
 
 
 def _kills(result: dict[str, Any]) -> str:
