@@ -346,7 +346,13 @@ def test_97_is_the_smallest_padding_for_every_size(stride: int) -> None:
     assert all(1 in misfits(paper(stride, padding), [1]) for padding in range(80, 97))
 
 
-@pytest.mark.parametrize("name", names())
+# where cells lie does not depend on how many convolutions of stride 1 are between them
+DISTINCT = [
+    n for n in names() if not any(twin in n for twin in ("vgg11", "vgg13", "vgg19", "_bn", "resnet34", "resnet152"))
+]
+
+
+@pytest.mark.parametrize("name", DISTINCT)
 def test_every_network_takes_every_size(name: str) -> None:
     assert misfits(create(name)) == {}
 
@@ -465,7 +471,7 @@ def test_the_papers_field() -> None:
         assert (field.size, field.stride) == ((404, 404), (32, 32))
 
 
-@pytest.mark.parametrize("name", [n for n in names() if n.startswith("fcn8s_")])
+@pytest.mark.parametrize("name", [n for n in DISTINCT if n.startswith("fcn8s_")])
 def test_the_middle_of_the_field_is_where_the_cell_lies(name: str) -> None:
     model: Any = create(name)
     before: list[Any] = []
