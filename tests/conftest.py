@@ -120,3 +120,11 @@ def nothing_leaks() -> Iterator[None]:
     assert registry.algorithms() == algorithms, "the test left another list of algorithms"
     assert mf.get_num_threads() == threads, "the test left another thread count"
     assert mf.get_float32_matmul_precision() == precision, "the test left another precision"
+
+
+@pytest.fixture(scope="module")
+def no_learning_curves():
+    """They would take half of the time of training; test_training_pictures.py and test_cli.py look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minifcn.training.trainer.learning_curve", lambda path, records: None)
+        yield

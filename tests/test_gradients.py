@@ -14,7 +14,7 @@ from minifcn.gradcheck.public import FUNCTION_CASES, LAYER_CASES
 
 TABLE = table()
 SLOW_TO_EMULATE = (
-    "fcn8s_resnet101", "fcn8s_vgg16_paper", "fcn32s_alexnet", "fcn8s_googlenet", "unet",
+    "fcn8s_resnet101", "fcn8s_vgg16_paper", "fcn32s_alexnet", "fcn8s_googlenet", "fcn_resnet50", "unet",
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from minifcn.models.fcn import FCN
 from minifcn.training import FirstSteps, LabelCensus, TrainConfig, Trainer, train
 from minifcn.training.diagnostics import broken_values, explain_nan
 
+pytestmark = pytest.mark.usefixtures("no_learning_curves")
+
 TINY = TrainConfig(
     model="fcn8s_resnet18", width=0.0625, size=(32, 40), scenes=6, val_scenes=2, epochs=2, batch_size=2, lr=0.01
 )
@@ -24,13 +26,6 @@ TINY = TrainConfig(
 
 def quiet(line):
     pass
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_learning_curves():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minifcn.training.trainer.learning_curve", lambda path, records: None)
-        yield
 
 
 class Net(nn.Module):

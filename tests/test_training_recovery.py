@@ -23,16 +23,11 @@ from minifcn.training.checkpoint import DamagedFile, read, save_weights
 from minifcn.training.interrupt import Interrupted, interrupted, polite_interrupt
 from minifcn.training.recovery import Pace
 
+pytestmark = pytest.mark.usefixtures("no_learning_curves")
+
 TINY = TrainConfig(width=0.0625, size=(32, 40), scenes=6, val_scenes=2, epochs=2, batch_size=2, lr=0.01)
 NEWEST, PREVIOUS, DAMAGED = (f"checkpoint{part}.safetensors" for part in ("", ".previous", ".damaged"))
 CARD = ModelCard("fcn8s_resnet18", 3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_learning_curves():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minifcn.training.trainer.learning_curve", lambda path, records: None)
-        yield
 
 
 def quiet(line):

@@ -16,6 +16,8 @@ from minifcn.training import TrainConfig, Trainer, evaluate, load_model, train
 from minifcn.training.checkpoint import read
 from minifcn.training.inference import choose_device, predict
 
+pytestmark = pytest.mark.usefixtures("no_learning_curves")
+
 TINY = TrainConfig(
     model="fcn8s_resnet18", width=0.0625, size=(32, 40), scenes=6, val_scenes=2, epochs=2, batch_size=2, lr=0.01
 )
@@ -23,14 +25,6 @@ WITH_DROPOUT = replace(
     TINY, model="fcn8s_vgg16", width=0.03125, optimizer="sgd", schedule="step", step_epochs=1, paper_bias=True
 )
 RECIPES = pytest.mark.parametrize("config", [TINY, WITH_DROPOUT], ids=["adam-poly", "sgd-step-dropout"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_learning_curves():
-    """They would take half of the time here; test_training_pictures.py and test_cli.py look at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minifcn.training.trainer.learning_curve", lambda path, records: None)
-        yield
 
 
 def quiet(line):

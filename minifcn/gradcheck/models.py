@@ -26,7 +26,7 @@ from minifcn.models.resnet import BasicBlock, Bottleneck
 # one of each family
 FAMILIES = (
     "fcn8s_vgg16", "fcn8s_vgg16_paper", "fcn8s_atonce_vgg11_bn", "fcn32s_alexnet", "fcn8s_googlenet", "fcn8s_resnet101",
-    "fcn8s_resnet18_aligned", "fcn16s_decoder_resnet18", "unet", "hed",
+    "fcn8s_resnet18_aligned", "fcn16s_decoder_resnet18", "fcn_resnet50", "unet", "hed",
 )  # fmt: skip
 WIDTH = 1 / 32
 # For float32, the size of a residual beside its shortcut. At 1, each of ResNet-101's 33 blocks doubles what rounding

@@ -144,13 +144,7 @@ def match(
         few = 2 * len(state) < len(values)  # a name or two may be the same by chance
         trained = TORCHVISION if ours else None if few else best.layout.input
     said = _prepare(state, shapes, trained, given)
-    scored = state.keys() & {f"score_{stage}.weight" for stage in scales}
-    if scored and not ours and not any("scale_pool" in name for name in values):
-        factors = " and ".join(f"{stage} by {scale:g}" for stage, scale in scales.items())
-        notes.append(
-            f"this network multiplies {factors} before their score layers, and the file does not say so; weights of "
-            "one that does not belong into the network without _atonce"
-        )
+    notes += [] if ours else _unscaled(scales, state, values)
     report = Report(
         best.layout.name if best.claimed else "names of no layout that is known here",
         best.prefix,
@@ -245,19 +239,18 @@ def _fit(
     places = layout.places({short: arrays[name] for short, name in full.items()}, scales)
     heads = {part for name in shapes for part in name.split(".")[:2]}  # fc6 is head.fc6 here
     pairs: dict[str, str] = {}
-    dropped, rest, shaped = [], [], 0
+    dropped: list[str] = []
+    rest: list[str] = []
+    shaped = 0
     for short, name in full.items():
         place = places.get(short)
         targets = [front + place.name for front in layout.fronts if front + place.name in shapes] if place else []
         if place is not None and targets and targets[0] not in pairs:
             pairs[targets[0]] = name
             shaped += place.turn(arrays[name], shapes[targets[0]]).shape == shapes[targets[0]]
-        elif (place is not None and place.optional and place.name.split(".")[0] not in heads) or _BESIDE.fullmatch(
-            short
-        ):
-            dropped.append(name)
         else:
-            rest.append(name)
+            unneeded = place is not None and place.optional and place.name.split(".")[0] not in heads
+            (dropped if unneeded or _BESIDE.fullmatch(short) else rest).append(name)
     dropped += [name for name in beside if _BESIDE.fullmatch(name)]
     rest += [name for name in beside if not _BESIDE.fullmatch(name)]
     named = {full[short]: place for short, place in places.items()}
@@ -339,6 +332,19 @@ def _prepare(state: dict[str, Array], shapes: Mapping[str, Shape], trained: Inpu
     w, b = (np.asarray(state[name], np.result_type(state[name], np.float32)) for name in (weight, bias))
     state[weight], state[bias] = fold(w, b, trained, given)
     return f"trained on {trained.describe()}; the first convolution was rewritten for {given.describe()}"
+
+
+def _unscaled(scales: Mapping[str, float], state: Mapping[str, Array], values: Mapping[str, Array]) -> list[str]:
+    """A warning where the network multiplies stages before their score layers and the file does not tell whether its
+    own did."""
+    scored = state.keys() & {f"score_{stage}.weight" for stage in scales}
+    if not scored or any("scale_pool" in name for name in values):
+        return []
+    factors = " and ".join(f"{stage} by {scale:g}" for stage, scale in scales.items())
+    return [
+        f"this network multiplies {factors} before their score layers, and the file does not say so; weights of one "
+        "that does not belong into the network without _atonce"
+    ]
 
 
 def _conversions(state: Mapping[str, Array], own: Mapping[str, Tensor]) -> list[str]:
