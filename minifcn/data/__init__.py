@@ -15,7 +15,7 @@ from minifcn.data.labels import (
     overlay,
     voc_palette,
 )
-from minifcn.data.loading import Batch, Loader
+from minifcn.data.loading import Batch, Loader, part_of
 from minifcn.data.shapes import Shapes
 from minifcn.data.spec import absolute, open_dataset
 from minifcn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Augment, denormalize, normalize, resize
@@ -55,4 +55,5 @@ __all__ = [
     # loading.py: how they reach the network
     "Batch",
     "Loader",
+    "part_of",
 ]

@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import minifcn.functional as F
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.data import IGNORE, Augment, Batch, Dataset, Loader, median_frequency_weights, open_dataset
-from minifcn.nn import Module
+from minifcn.data import IGNORE, Augment, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -42,10 +41,12 @@ from minifcn.training.checkpoint import (
     save_weights,
 )
 from minifcn.training.config import TrainConfig
+from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import replacing
-from minifcn.training.inference import choose_device, evaluate, predict
+from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -78,6 +79,7 @@ def train(
     *,
     resume: bool = False,
     say: Callable[[str], None] = print,
+    world: World | None = None,
 ) -> TrainResult:
     """Train a network and keep everything in a folder; the command `minifcn train`.
 
@@ -86,17 +88,20 @@ def train(
         out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
         resume: go on with the run in `out` from where it stopped.
         say: is given each line of the report.
+        world: the processes that train together, as `find_world` finds them; None for this one alone.
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
         FloatingPointError: where the loss is no longer a number.
         KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
     """
-    if not resume:
-        return Trainer(config or TrainConfig(), out, say=say).fit()
-    if out is None:
-        raise ValueError("train: a run to resume is needed; give its folder")
-    return Trainer.resume(out, config, say=say).fit()
+    world = world or World()
+    with world.ending():
+        if not resume:
+            return Trainer(config or TrainConfig(), out, say=say, world=world).fit()
+        if out is None:
+            raise ValueError("train: a run to resume is needed; give its folder")
+        return Trainer.resume(out, config, say=say, world=world).fit()
 
 
 def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
@@ -119,6 +124,7 @@ class Trainer:
         config: what to compute.
         out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
         say: is given each line of the report.
+        world: the processes that train together; None for this one alone. Rank 0 writes and speaks.
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
@@ -130,13 +136,15 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         *,
         say: Callable[[str], None] = print,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         if out is not None:
-            _check_new(Path(out))
+            self.world.first(lambda: _check_new(Path(out)))
         self._build(config, say)
         self._start_from(config.init)
         # only now, so that a mistake in the configuration leaves no empty folder behind
-        self.folder = _next_folder(config.model) if out is None else Path(out)
+        self.folder = self.world.first(lambda: _next_folder(config.model)) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
 
@@ -147,6 +155,7 @@ class Trainer:
         config: TrainConfig | None = None,
         *,
         say: Callable[[str], None] = print,
+        world: World | None = None,
     ) -> Trainer:
         """The run in a folder, at the point where it stopped.
 
@@ -154,6 +163,7 @@ class Trainer:
             folder: the run's folder.
             config: None, or the run's own configuration with other epochs, workers or device.
             say: is given each line of the report.
+            world: the processes that train together, not necessarily as many as before; None for this one alone.
 
         Raises:
             FileNotFoundError: where the folder holds no run.
@@ -168,6 +178,7 @@ class Trainer:
                     f"only {', '.join(_MAY_CHANGE)} can change on resuming, other changes need a new run"
                 )
         self = cls.__new__(cls)
+        self.world = world or World()
         self._build(config, say)
         self.folder = Path(folder)
         checkpoint = self.folder / CHECKPOINT
@@ -180,7 +191,7 @@ class Trainer:
         return self
 
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+        self.config, self.say = config, say if self.world.rank == 0 else _nothing
         self.device = choose_device(config.device)
         self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
         self.val_set = open_dataset(config.data, "val", **config.data_options("val"))
@@ -200,15 +211,17 @@ class Trainer:
             workers=config.workers,
             # a rest of one image would give batch normalisation very different statistics
             drop_last=len(self.train_set) >= config.batch_size,
+            part=(self.world.rank, self.world.size),
         )
         self.module = self.card.create(config.seed)
         self.module.to(self.device)
+        if config.sync_batch_norm and self.world.size > 1:
+            synchronize_batch_norm(self.module, self.world.gather)
         self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
-        self.class_weights = (
-            Tensor(median_frequency_weights(self.train_set)).to(self.device)
-            if config.class_weights == "median"
-            else None
-        )
+        self.class_weights: Tensor | None = None
+        if config.class_weights == "median":
+            weights = self.world.first(lambda: median_frequency_weights(self.train_set))
+            self.class_weights = Tensor(weights).to(self.device)
         # the trainer has a random state of its own, and puts the caller's back when it is done
         outer = random.get_state()
         random.manual_seed(config.seed)
@@ -246,8 +259,9 @@ class Trainer:
                     self._train_epoch(check)
                     self._finish_epoch(check)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"interrupted {self._stop()}") from error
-        except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
+            words = f"interrupted {self._stop()}"
+            raise (KeyboardInterrupt(words) if self.world.rank == 0 else FailedElsewhere(130)) from error
+        except (ValueError, OSError, FailedElsewhere):  # a bad file, a full disk: what was learned so far is kept
             self.say(f"stopped by an error {self._stop()}")
             raise
         finally:
@@ -261,30 +275,28 @@ class Trainer:
         started = time.perf_counter() - self.seconds
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
-            for batch in self.loader.epoch(self.epoch, start=self.step):
-                self._train_step(batch)
+            weights = None if self.class_weights is None else self.class_weights.numpy()
+            for share in shares(self.world, self.loader.epoch(self.epoch, start=self.step), weights, check):
+                self._train_step(share)
                 self.seconds = time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
-                check()
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, share: Share) -> None:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        counted = batch.labels[batch.labels != IGNORE]
-        self._seen[np.unique(counted)] = True
-        if counted.size:  # crops of nothing but void have no loss
-            images, labels = (Tensor(a).to(self.device) for a in (batch.images, batch.labels))
-            scores = self.module(images)
-            loss = F.cross_entropy(scores, labels, weight=self.class_weights, ignore_index=IGNORE)
-            value = float(loss.item())
+        self._seen[np.unique(share.labels[share.labels != IGNORE])] = True
+        if share.weight:  # crops of nothing but void have no loss
+            loss = share.loss(self.module, self.class_weights, self.device)
+            value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"train: the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1} "
                     f"(learning rate {self._lr():.3g}); a new run with a lower --lr is needed"
                 )
             loss.backward()
+            sum_gradients(self.world, self.module, share)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -298,9 +310,10 @@ class Trainer:
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
-        matrix, val_loss = evaluate(
-            self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
+        matrix, val_loss = evaluate_together(
+            self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
         )
+        self._seen = self.world.gather(self._seen).any(axis=0)
         record: Record = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
@@ -314,7 +327,8 @@ class Trainer:
         self._append_metrics(record)
         score = matrix.mean_iu
         if self.best_epoch == 0 or score > self.best_iu:
-            save_weights(self.folder / BEST, self.module, self.card)
+            if self.world.rank == 0:
+                save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
         if self.epoch == 0 and not self._seen.all():
             unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
@@ -325,6 +339,8 @@ class Trainer:
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
+        if self.world.rank != 0:
+            return
         missing = learning_curve(self.folder / "learning_curve.png", self.records)
         if missing:
             self.say(missing)
@@ -340,11 +356,15 @@ class Trainer:
     # -- the run's folder
 
     def _write_config(self) -> None:
+        if self.world.rank != 0:
+            return
         with replacing(self.folder / CONFIG) as draft:
             draft.write_text(self.config.to_json(), encoding="utf-8")
 
     def _append_metrics(self, record: Record) -> None:
         self.records = [*self.records[: self.epoch], record]
+        if self.world.rank != 0:
+            return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -363,11 +383,13 @@ class Trainer:
             self.records = [json.loads(line) for line in lines[: self.epoch]]
         except json.JSONDecodeError as error:
             raise ValueError(f"train: {file} is damaged ({error}); the file that the run wrote is needed") from error
-        if len(lines) > self.epoch:
+        if len(lines) > self.epoch and self.world.rank == 0:
             with replacing(file) as draft:
                 draft.write_text("".join(line + "\n" for line in lines[: self.epoch]), encoding="utf-8")
 
     def _save(self) -> None:
+        if self.world.rank != 0:  # the state is the same on all
+            return
         progress = {
             "epoch": self.epoch,
             "step": self.step,
@@ -410,6 +432,8 @@ class Trainer:
             f"{self.card.describe()}, {learned:,} learnable parameters; {self.config.data}: {len(self.train_set)} "
             f"training and {len(self.val_set)} validation images; run in {self.folder}"
         )
+        if self.world.size > 1:
+            words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
 
     def _lr(self) -> float:
@@ -417,6 +441,10 @@ class Trainer:
 
     def _best_or_nan(self) -> float:
         return math.nan if math.isinf(self.best_iu) else self.best_iu
+
+
+def _nothing(line: str) -> None:
+    """What ranks other than 0 say."""
 
 
 def _card(config: TrainConfig, dataset: Dataset) -> ModelCard:

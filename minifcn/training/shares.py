@@ -1,0 +1,188 @@
+"""What one process of several does of a training step: its share of the batch, of the loss and of the gradient.
+
+A batch is the global one. Its loss is the mean over the valid pixels of all its images, weighted where classes have
+weights, so a share's losses are summed and divided by what the whole batch weighs; gradients then simply add up. With
+one process all of this is what it would be without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import minifcn.functional as F
+from minifcn import random
+from minifcn.array import module_of
+from minifcn.autograd import Tensor
+from minifcn.data import IGNORE, Batch, Dataset, Sample
+from minifcn.nn import BatchNorm2d, Module
+from minifcn.training.distributed import World
+from minifcn.training.inference import evaluate
+from minifcn.training.metrics import ConfusionMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A process's part of a global batch, and what it needs to know of the whole.
+
+    Args:
+        images, labels: (N, 3, H, W) and (N, H, W), its own, padded to the largest image of the whole batch.
+        first: where its images begin among those of the batch.
+        count: how many images the batch has.
+        weight: what the batch's mean loss is divided by: the weights of its valid pixels' classes, added up.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    first: int
+    count: int
+    weight: float
+
+    def loss(self, module: Module, class_weights: Tensor | None, device: str = "cpu") -> Tensor:
+        """This share's part of the batch's mean cross-entropy: the parts of all processes add up to it.
+
+        Args:
+            module: the network; its dropout draws what it would draw for these images of the whole batch.
+            class_weights: (K,) or None for 1.
+            device: where the network is.
+        """
+        images, labels = (Tensor(a).to(device) for a in (self.images, self.labels))
+        with random.part(self.first, len(self.images), self.count):
+            scores = module(images)
+        total = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+        return total * (1 / self.weight)
+
+
+def shares(
+    world: World,
+    batches: Iterator[Batch],
+    class_weights: NDArray[np.floating[Any]] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Share]:
+    """This process's share of every batch. Before each one all processes meet, and at the end once more.
+
+    Args:
+        world: all of them.
+        batches: what `Loader.epoch` gives this process of each batch.
+        class_weights: (K,) or None for 1.
+        check: called before each batch and at the end; what it raises ends all processes.
+
+    Raises:
+        KeyboardInterrupt, FailedElsewhere: as `World.agree`; likewise whatever a process's batches or check raise.
+    """
+    while True:
+        batch = error = None
+        facts = (0.0,) * 4
+        try:
+            check()
+            batch = next(batches, None)
+            if batch is not None:
+                facts = (
+                    *map(float, (len(batch.images), *batch.labels.shape[1:])),
+                    _weight(batch.labels, class_weights),
+                )
+        except (Exception, KeyboardInterrupt) as caught:
+            error = caught
+        table = world.agree(error, facts)  # (size, 4)
+        if batch is None:
+            return
+        height, width = (int(most) for most in table[:, 1:3].max(axis=0))
+        images, labels = _padded(batch, height, width)
+        counts = table[:, 0]
+        yield Share(images, labels, int(counts[: world.rank].sum()), int(counts.sum()), float(table[:, 3].sum()))
+
+
+def sum_gradients(world: World, module: Module, share: Share) -> None:
+    """Every gradient becomes the sum over all processes, in one buffer and one call.
+
+    Running statistics of batch norm that each process took from its own images become their mean, weighted by how many
+    these were: so all processes have one state, which a checkpoint can hold.
+    """
+    if world.size == 1:
+        return
+    learned = [p for p in module.parameters() if p.grad is not None]
+    norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm2d) and layer.training]
+    own = [layer for layer in norms if layer.gather is None and layer.running_mean is not None]
+    running = [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
+    part = len(share.images) / share.count
+    pieces = [p.grad.data for p in learned if p.grad is not None] + [statistic.data * part for statistic in running]
+    flat = module_of(pieces[0]).concatenate([piece.reshape(-1) for piece in pieces])
+    world.sum(flat)
+    begin = 0
+    for tensor in [*learned, *running]:
+        total = flat[begin : begin + tensor.size].reshape(tensor.shape)
+        begin += tensor.size
+        if tensor.grad is not None:
+            tensor.grad = Tensor(total.astype(tensor.dtype, copy=False))
+        else:
+            with tensor.writing() as array:
+                array[...] = total
+
+
+def evaluate_together(world: World, module: Module, dataset: Dataset, **options: Any) -> tuple[ConfusionMatrix, float]:
+    """What `evaluate` gives for a data set of which each process takes every size-th image; the same on all of them.
+
+    Args:
+        world: all processes.
+        module: the same on all of them.
+        dataset: what to score it on.
+        options: further arguments of `evaluate`.
+    """
+    if world.size == 1:
+        return evaluate(module, dataset, **options)
+    own = _Part(dataset, range(world.rank, len(dataset), world.size))
+    none = ConfusionMatrix(dataset.num_classes), 0.0
+    matrix, loss = world.together(lambda: evaluate(module, own, **options) if len(own) else none)
+    valid = int(matrix.counts.sum())
+    total = np.array([loss * valid if valid else 0.0])
+    world.sum(total)
+    world.sum(matrix.counts)
+    valid = int(matrix.counts.sum())
+    return matrix, float(total[0]) / valid if valid else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some samples of a data set."""
+
+    dataset: Dataset
+    indices: range
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.dataset.classes
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        return self.dataset.palette
+
+    @property
+    def num_classes(self) -> int:
+        return self.dataset.num_classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return self.dataset[self.indices[index]]
+
+
+def _weight(labels: NDArray[np.int64], class_weights: NDArray[np.floating[Any]] | None) -> float:
+    """What labels weigh, in float64; a label that is no class weighs nothing here, as cross_entropy will name it."""
+    if class_weights is None:
+        return float(np.count_nonzero(labels != IGNORE))
+    known = labels[(labels >= 0) & (labels < len(class_weights)) & (labels != IGNORE)]
+    return float(class_weights.astype(np.float64)[known].sum())
+
+
+def _padded(batch: Batch, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images and labels with the mean colour and void on the right and below, as the loader pads."""
+    down, right = height - batch.labels.shape[1], width - batch.labels.shape[2]
+    if not (down or right):
+        return batch.images, batch.labels
+    images = np.pad(batch.images, ((0, 0), (0, 0), (0, down), (0, right)))
+    return images, np.pad(batch.labels, ((0, 0), (0, down), (0, right)), constant_values=IGNORE)
