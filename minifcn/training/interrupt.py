@@ -11,9 +11,10 @@ from types import FrameType
 
 
 @contextmanager
-def polite_interrupt() -> Iterator[Callable[[], None]]:
+def polite_interrupt(speaks: bool = True) -> Iterator[Callable[[], None]]:
     """Within the block, the first Ctrl-C waits for a point where the state is whole: it is raised by the function that
-    this yields. A second Ctrl-C is raised at once. A handler that somebody else installed stays."""
+    this yields. A second Ctrl-C is raised at once. A handler that somebody else installed stays. `speaks` says whether
+    the user is told."""
     pressed = False
 
     def check() -> None:
@@ -25,7 +26,8 @@ def polite_interrupt() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
+        if speaks:
+            os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
 
     ours = (
         threading.current_thread() is threading.main_thread()

@@ -30,31 +30,32 @@ class Share:
     """A process's part of a global batch, and what it needs to know of the whole.
 
     Args:
-        images, labels: (N, 3, H, W) and (N, H, W), its own, padded to the largest image of the whole batch.
+        batch: its own images and labels, padded to the largest image of the whole batch.
         first: where its images begin among those of the batch.
         count: how many images the batch has.
         weight: what the batch's mean loss is divided by: the weights of its valid pixels' classes, added up.
     """
 
-    images: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    batch: Batch
     first: int
     count: int
     weight: float
 
-    def loss(self, module: Module, class_weights: Tensor | None, device: str = "cpu") -> Tensor:
-        """This share's part of the batch's mean cross-entropy: the parts of all processes add up to it.
+    def forward(
+        self, module: Module, class_weights: Tensor | None = None, device: str = "cpu"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(scores, loss, labels) on the device; the losses of all processes add up to the batch's mean cross-entropy.
 
         Args:
             module: the network; its dropout draws what it would draw for these images of the whole batch.
             class_weights: (K,) or None for 1.
             device: where the network is.
         """
-        images, labels = (Tensor(a).to(device) for a in (self.images, self.labels))
-        with random.part(self.first, len(self.images), self.count):
+        images, labels = (Tensor(a).to(device) for a in (self.batch.images, self.batch.labels))
+        with random.part(self.first, len(images), self.count):
             scores = module(images)
         total = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-        return total * (1 / self.weight)
+        return scores, total * (1 / self.weight), labels
 
 
 def shares(
@@ -76,24 +77,21 @@ def shares(
     """
     while True:
         batch = error = None
-        facts = (0.0,) * 4
+        facts = [0.0] * 4
         try:
             check()
             batch = next(batches, None)
             if batch is not None:
-                facts = (
-                    *map(float, (len(batch.images), *batch.labels.shape[1:])),
-                    _weight(batch.labels, class_weights),
-                )
+                facts = [*map(float, batch.labels.shape), _weight(batch.labels, class_weights)]
         except (Exception, KeyboardInterrupt) as caught:
             error = caught
         table = world.agree(error, facts)  # (size, 4)
         if batch is None:
             return
         height, width = (int(most) for most in table[:, 1:3].max(axis=0))
-        images, labels = _padded(batch, height, width)
         counts = table[:, 0]
-        yield Share(images, labels, int(counts[: world.rank].sum()), int(counts.sum()), float(table[:, 3].sum()))
+        batch = _padded(batch, height, width)
+        yield Share(batch, int(counts[: world.rank].sum()), int(counts.sum()), float(table[:, 3].sum()))
 
 
 def sum_gradients(world: World, module: Module, share: Share) -> None:
@@ -108,7 +106,7 @@ def sum_gradients(world: World, module: Module, share: Share) -> None:
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm2d) and layer.training]
     own = [layer for layer in norms if layer.gather is None and layer.running_mean is not None]
     running = [statistic for layer in own for statistic in (layer.running_mean, layer.running_var)]
-    part = len(share.images) / share.count
+    part = len(share.batch.images) / share.count
     pieces = [p.grad.data for p in learned if p.grad is not None] + [statistic.data * part for statistic in running]
     flat = module_of(pieces[0]).concatenate([piece.reshape(-1) for piece in pieces])
     world.sum(flat)
@@ -179,10 +177,11 @@ def _weight(labels: NDArray[np.int64], class_weights: NDArray[np.floating[Any]] 
     return float(class_weights.astype(np.float64)[known].sum())
 
 
-def _padded(batch: Batch, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images and labels with the mean colour and void on the right and below, as the loader pads."""
+def _padded(batch: Batch, height: int, width: int) -> Batch:
+    """The batch with the mean colour and void on the right and below, as the loader pads."""
     down, right = height - batch.labels.shape[1], width - batch.labels.shape[2]
     if not (down or right):
-        return batch.images, batch.labels
+        return batch
     images = np.pad(batch.images, ((0, 0), (0, 0), (0, down), (0, right)))
-    return images, np.pad(batch.labels, ((0, 0), (0, down), (0, right)), constant_values=IGNORE)
+    labels = np.pad(batch.labels, ((0, 0), (0, down), (0, right)), constant_values=IGNORE)
+    return Batch(images, labels, batch.names)

@@ -254,7 +254,7 @@ class Trainer:
         outer = random.get_state()
         random.set_state(self._random)
         try:
-            with polite_interrupt() as check:
+            with polite_interrupt(speaks=self.world.rank == 0) as check:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
@@ -286,9 +286,9 @@ class Trainer:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        self._seen[np.unique(share.labels[share.labels != IGNORE])] = True
+        self._seen[np.unique(share.batch.labels[share.batch.labels != IGNORE])] = True
         if share.weight:  # crops of nothing but void have no loss
-            loss = share.loss(self.module, self.class_weights, self.device)
+            _, loss, _ = share.forward(self.module, self.class_weights, self.device)
             value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -313,7 +313,7 @@ class Trainer:
         matrix, val_loss = evaluate_together(
             self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
         )
-        self._seen = self.world.gather(self._seen).any(axis=0)
+        self._seen[:] = self.world.gather(self._seen).any(axis=0)
         record: Record = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
