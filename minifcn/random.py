@@ -9,12 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 _lock = threading.Lock()
 _state = {"seed": 0, "position": 0}
-_part = (0, 1, 1)  # first, count, total: which items of a batch this process has
+# (first, count, total): which items of a batch this process has
+_part: ContextVar[tuple[int, int, int]] = ContextVar("part", default=(0, 1, 1))
 
 
 def manual_seed(seed: int) -> None:
@@ -42,7 +44,7 @@ def set_state(state: dict[str, int]) -> None:
 
 def reserve(words: int) -> tuple[int, int]:
     """(seed, start) of the next `words` 32-bit words of the stream, which nobody else will get."""
-    first, count, total = _part
+    first, count, total = _part.get()
     if words % count:
         raise ValueError(
             f"reserve: {words} random words for {count} items of a batch; the same number for each is needed"
@@ -66,12 +68,11 @@ def part(first: int, count: int, total: int) -> Iterator[None]:
     >>> get_state()["position"]
     40
     """
-    global _part
-    outer, _part = _part, (first, count, total)
+    token = _part.set((first, count, total))
     try:
         yield
     finally:
-        _part = outer
+        _part.reset(token)
 
 
 def generator() -> np.random.Generator:
