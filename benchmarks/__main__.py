@@ -27,6 +27,7 @@ from . import (
     models,
     overhead,
     parity,
+    ranks,
     reading,
     roofline,
     scaling,
@@ -35,7 +36,7 @@ from . import (
 )
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
-IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "tables")  # they need the tests, README, or much room
+IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "tables")  # they need the tests, README, or much room
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 ON_GPU = (*COMPARED, "algorithms")
@@ -154,6 +155,8 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return list(zoo.rows(arguments.hed, arguments.photos))
     if arguments.what == "fuzz":
         return fuzz.rows(arguments.minutes, arguments.seed, arguments.keep)
+    if arguments.what == "ranks":
+        return ranks.rows(rounds)
     if arguments.what == "reading":
         return reading.rows(arguments.megabytes, rounds)
     return parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
@@ -230,6 +233,8 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.error(f"--minutes is {arguments.minutes}; it must be more than 0")
     if arguments.device == "cuda":
         _check_gpu(parser, arguments)
+    if arguments.what == "ranks" and importlib.util.find_spec("mpi4py") is None:
+        parser.error('ranks needs mpi4py and mpiexec; pip install ".[mpi]"')
     if arguments.what in ("overhead", "parity", "zoo") or (arguments.what in COMPARED and "torch" in arguments.against):
         _check_torch(parser, arguments)
     if arguments.out is not None:

@@ -17,6 +17,8 @@ from PIL import Image
 
 import minifcn as mf
 import minifcn.functional as F
+from benchmarks import ranks as benchmark
+from benchmarks.tables import _ranks
 from minifcn import nn, random
 from minifcn.data import IGNORE, Batch, Loader, Sample, Shapes
 from minifcn.training import TrainConfig, World, load_weights
@@ -595,3 +597,17 @@ def test_five_steps_in_float64(ranks, tmp_path, size):
     script = tmp_path / "equal.py"
     script.write_text(textwrap.dedent(EQUAL))
     assert float(ranks(size, script).stdout) < 1e-12
+
+
+def test_a_whole_network_in_float64(ranks):
+    """FCN-8s on ResNet-18, by the benchmark of ranks and its table."""
+    ranks(1, "-c", "pass")  # or skipped
+    apart = benchmark.difference(2, "fcn8s_resnet18", 0.0625, "float64")
+    assert 0 < apart < 1e-12
+    numbers = {"median_s": 0.5, "min_s": 0.5, "max_s": 0.5}
+    times = {"of_medians": 1.5, "min": 1.25, "max": 1.75}
+    row = {"model": "net", "width": 0.5, "processes": 2, "threads": 1, "step": numbers, "sum_gradients": numbers}
+    row |= {"speed_up": times, "speed_up_over_one_thread": times, "difference_float32": 0, "difference_float64": apart}
+    environment = {"processor": "p", "threads": 2, "blas": [], "versions": {}}
+    table = _ranks({"command": "c", "environment": environment, "rows": [row]})
+    assert "| `net` (0.5) | 2 × 1 | 0.500 | 1.50 (1.25–1.75) | 1.50 | 100.0% of a step | 0e+00 |" in table
