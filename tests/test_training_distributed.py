@@ -471,6 +471,11 @@ INTERRUPTED = """
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *given)
     shares.Share.forward = pressing
+    replace = os.replace
+    def noted(old, new):
+        print(f"rank {find_world().rank} wrote {os.path.basename(new)}", flush=True)
+        replace(old, new)
+    os.replace = noted
     sys.exit(main(sys.argv[1:]))
 """
 
@@ -481,6 +486,8 @@ def test_ctrl_c_on_one_rank_stops_all_and_saves_once(ranks, tmp_path):
     script.write_text(textwrap.dedent(INTERRUPTED))
     ranks(2, *NORMED, "--epochs", 2, "--out", tmp_path / "whole")
     done = ranks(2, script, *NORMED[2:], "--epochs", 2, "--out", tmp_path / "run", code=130)
+    writers = set(re.findall(r"rank (\d) wrote checkpoint\.safetensors|rank 1 wrote .*", done.stdout))
+    assert writers == {"0"}
     (line,) = done.stderr.strip().splitlines()
     assert re.fullmatch("minifcn: interrupted and saved after step 1 of epoch 2; python -m minifcn train .*", line)
     ranks(2, "-m", "minifcn", "train", "--resume", tmp_path / "run")
