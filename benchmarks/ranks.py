@@ -103,7 +103,7 @@ def _rank(threads: int, model: str, width: float, dtype: str, weights: str) -> d
     first = _flat(module)
     steps, sums = [], []
     begin = time.perf_counter()
-    for share in shares(world, iter([batch] * STEPS)):
+    for share in shares(world, iter([batch] * STEPS), CLASSES):
         _, loss, _ = share.forward(module)
         loss.backward()
         world.gather(np.zeros(1))  # the others may need longer, which is not the sum's fault

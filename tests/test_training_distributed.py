@@ -119,7 +119,7 @@ def test_gradients_add_up_to_those_of_the_whole_batch(size, weighted, norm):
         if size > 1:
             nn.synchronize_batch_norm(module, world.gather)
         own = Batch(batch.images[part], batch.labels[part], batch.names[part])
-        (share,) = shares(world, iter([own]), weights)
+        (share,) = shares(world, iter([own]), 3, weights)
         _, loss, _ = share.forward(module, class_weights)
         loss.backward()
         sum_gradients(world, module, share)
@@ -138,7 +138,7 @@ def test_running_statistics_of_each_rank_become_their_mean():
     def work(world):
         part = parts(5, 3)[world.rank]
         own = Batch(batch.images[part], batch.labels[part], batch.names[part])
-        (share,) = shares(world, iter([own]))
+        (share,) = shares(world, iter([own]), 3)
         _, loss, _ = share.forward(modules[world.rank])
         before = modules[world.rank][1].running_var.numpy().copy()
         loss.backward()
@@ -180,7 +180,7 @@ def test_shares_are_parts_of_the_batches_of_one_process(size):
         return Loader(Sizes(), 4, shuffle=True, augment=flip, seed=3, drop_last=True, part=part)
 
     def work(world):
-        return list(shares(world, loader((world.rank, size)).epoch(5)))
+        return list(shares(world, loader((world.rank, size)).epoch(5), 2))
 
     ranks = on_ranks(size, work)
     for number, batch in enumerate(loader().epoch(5)):
@@ -190,7 +190,8 @@ def test_shares_are_parts_of_the_batches_of_one_process(size):
             np.testing.assert_array_equal(joined, getattr(batch, field))
         assert sum((share.batch.names for share in of_all), ()) == batch.names
         assert [share.first for share in of_all] == [4 * rank // size for rank in range(size)]
-        assert {(share.count, share.weight) for share in of_all} == {(4, float((batch.labels != IGNORE).sum()))}
+        pixels = [int((batch.labels == k).sum()) for k in (0, 1)]
+        assert {(share.count, share.weight, *share.pixels) for share in of_all} == {(4, float(sum(pixels)), *pixels)}
 
 
 def test_a_batch_too_small_for_the_processes():
@@ -329,7 +330,7 @@ def test_a_bad_image_ends_all_and_names_it():
     seen = []
 
     def work(world):
-        for share in shares(world, Loader(Bad(), 2, part=(world.rank, 2)).epoch(0)):
+        for share in shares(world, Loader(Bad(), 2, part=(world.rank, 2)).epoch(0), 2):
             seen.append(share.batch.names)
 
     ends = on_ranks(2, work)
@@ -581,7 +582,7 @@ EQUAL = """
         part = slice(5 * world.rank // world.size, 5 * (world.rank + 1) // world.size)
         batches = [Batch(rng.standard_normal((5, 3, 16, 16)), rng.integers(0, 4, (5, 16, 16)), tuple("abcde"))
                    for _ in range(steps)]
-        for share in shares(world, iter([Batch(*(entry[part] for entry in batch)) for batch in batches])):
+        for share in shares(world, iter([Batch(*(entry[part] for entry in batch)) for batch in batches]), 4):
             _, loss, _ = share.forward(module)
             loss.backward()
             sum_gradients(world, module, share)

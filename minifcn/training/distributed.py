@@ -65,7 +65,9 @@ class World:
         """What work() returns on rank 0, the only one that calls it; on all ranks."""
         return work()
 
-    def agree(self, error: BaseException | None = None, facts: Sequence[float] = ()) -> NDArray[np.float64]:
+    def agree(
+        self, error: BaseException | None = None, facts: Sequence[float] | NDArray[np.float64] = ()
+    ) -> NDArray[np.float64]:
         """The facts of all ranks (size, k), once all have come. Where one came with an error, none goes on.
 
         Args:

@@ -33,12 +33,14 @@ class Share:
         batch: its own images and labels, padded to the largest image of the whole batch.
         first: where its images begin among those of the batch.
         count: how many images the batch has.
-        weight: what the batch's mean loss is divided by: the weights of its valid pixels' classes, added up.
+        pixels: (K,) how many pixels of the whole batch are labelled with each class.
+        weight: what the batch's mean loss is divided by: the weights of these pixels' classes, added up.
     """
 
     batch: Batch
     first: int
     count: int
+    pixels: NDArray[np.int64]
     weight: float
 
     def forward(
@@ -61,6 +63,7 @@ class Share:
 def shares(
     world: World,
     batches: Iterator[Batch],
+    num_classes: int,
     class_weights: NDArray[np.floating[Any]] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Share]:
@@ -69,6 +72,7 @@ def shares(
     Args:
         world: all of them.
         batches: what `Loader.epoch` gives this process of each batch.
+        num_classes: K.
         class_weights: (K,) or None for 1.
         check: called before each batch and at the end; what it raises ends all processes.
 
@@ -77,21 +81,27 @@ def shares(
     """
     while True:
         batch = error = None
-        facts = [0.0] * 4
+        facts = np.zeros(3 + num_classes)
         try:
             check()
             batch = next(batches, None)
             if batch is not None:
-                facts = [*map(float, batch.labels.shape), _weight(batch.labels, class_weights)]
+                facts[:3], facts[3:] = batch.labels.shape, _pixels(batch.labels, num_classes)
         except (Exception, KeyboardInterrupt) as caught:
             error = caught
-        table = world.agree(error, facts)  # (size, 4)
+        table = world.agree(error, facts)  # (size, 3 + K)
         if batch is None:
             return
         height, width = (int(most) for most in table[:, 1:3].max(axis=0))
-        counts = table[:, 0]
-        batch = _padded(batch, height, width)
-        yield Share(batch, int(counts[: world.rank].sum()), int(counts.sum()), float(table[:, 3].sum()))
+        counts, pixels = table[:, 0], table[:, 3:].sum(axis=0)
+        weight = float(pixels.sum() if class_weights is None else pixels @ class_weights.astype(np.float64))
+        yield Share(
+            _padded(batch, height, width),
+            first=int(counts[: world.rank].sum()),
+            count=int(counts.sum()),
+            pixels=pixels.astype(np.int64),
+            weight=weight,
+        )
 
 
 def sum_gradients(world: World, module: Module, share: Share) -> None:
@@ -169,12 +179,9 @@ class _Part:
         return self.dataset[self.indices[index]]
 
 
-def _weight(labels: NDArray[np.int64], class_weights: NDArray[np.floating[Any]] | None) -> float:
-    """What labels weigh, in float64; a label that is no class weighs nothing here, as cross_entropy will name it."""
-    if class_weights is None:
-        return float(np.count_nonzero(labels != IGNORE))
-    known = labels[(labels >= 0) & (labels < len(class_weights)) & (labels != IGNORE)]
-    return float(class_weights.astype(np.float64)[known].sum())
+def _pixels(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    """(K,) the pixels of each class; a label that is no class is not counted here, as cross_entropy will name it."""
+    return np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes)
 
 
 def _padded(batch: Batch, height: int, width: int) -> Batch:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.data import IGNORE, Augment, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.data import Augment, Dataset, Loader, median_frequency_weights, open_dataset
 from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
     BEST,
@@ -275,8 +275,9 @@ class Trainer:
         started = time.perf_counter() - self.seconds
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
+            batches = self.loader.epoch(self.epoch, start=self.step)
             weights = None if self.class_weights is None else self.class_weights.numpy()
-            for share in shares(self.world, self.loader.epoch(self.epoch, start=self.step), weights, check):
+            for share in shares(self.world, batches, self.card.num_classes, weights, check):
                 self._train_step(share)
                 self.seconds = time.perf_counter() - started
                 bar.update()
@@ -286,7 +287,7 @@ class Trainer:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        self._seen[np.unique(share.batch.labels[share.batch.labels != IGNORE])] = True
+        self._seen |= share.pixels > 0
         if share.weight:  # crops of nothing but void have no loss
             _, loss, _ = share.forward(self.module, self.class_weights, self.device)
             value = float(self.world.gather(np.array(loss.item())).sum())
@@ -313,7 +314,6 @@ class Trainer:
         matrix, val_loss = evaluate_together(
             self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
         )
-        self._seen[:] = self.world.gather(self._seen).any(axis=0)
         record: Record = {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
