@@ -17,6 +17,7 @@ import minifcn as mf
 
 from . import (
     algorithms,
+    feeding,
     fuzz,
     gpu,
     gpu_kernels,
@@ -35,7 +36,7 @@ from . import (
     zoo,
 )
 
-WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import")
+WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import", "feeding")
 IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "tables")  # they need the tests, README, or much room
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
@@ -151,6 +152,8 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return overhead.rows(rounds)
     if arguments.what == "import":
         return importing.rows(rounds)
+    if arguments.what == "feeding":
+        return feeding.rows(rounds)
     if arguments.what == "zoo":
         return list(zoo.rows(arguments.hed, arguments.photos))
     if arguments.what == "fuzz":
@@ -181,7 +184,7 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         description="Measure, print, and keep the numbers as JSON. kernels: every layer of the networks (on a GPU also "
         "those that have targets, and optimizer steps); models: inference and training step; scaling: image and batch "
         "sizes; algorithms: every way to compute each convolution; overhead: long chains of tiny operations; import: "
-        "how long that takes.",
+        "how long that takes; feeding: whether training waits for images.",
     )
     parser.add_argument("what", choices=(*WHAT, *IN_A_CHECKOUT) if checkout else WHAT)
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of each contender (7)")

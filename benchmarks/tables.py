@@ -34,6 +34,7 @@ def render() -> str:
         "scaling": _scaling,
         "overhead": _overhead,
         "import": _import,
+        "feeding": _feeding,
         "parity": _parity,
         "zoo": _zoo,
         "reading": _reading,
@@ -290,6 +291,22 @@ def _import(result: dict[str, Any]) -> str:
         f"{_where(result)}\n`import minifcn` takes {row['ratio']['of_medians']:.2f} times `import numpy` "
         f"({row['minifcn']['median_s'] * 1e3:.0f} against {row['numpy']['median_s'] * 1e3:.0f} ms).\n"
     )
+
+
+def _feeding(result: dict[str, Any]) -> str:
+    lines = [
+        _where(result),
+        "Images scaled by ½ to 2, cropped to 360×480 and mirrored or not, one at a time; a training step of "
+        "`fcn8s_vgg16`.\n",
+        "| files | workers | the loader alone | a training step | of training, waiting for images |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['kind'].replace('x', '×')}, {row['kilobytes']:.0f} kB | {row['workers']} "
+            f"| {1 / row['image']['median_s']:.0f} images/s | {row['step']['median_s']:.2f} s | {row['waiting']:.2%} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _parity(result: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _sentence(error: BaseException) -> str | None:
     """What to tell the user about an error, or None if it is a bug (see the top of this file)."""
     if isinstance(error, MemoryError):
         first = error.__cause__ or error  # what minifcn made of it has advice of its own, without the options' names
-        return f"not enough memory ({first}); a smaller --size, --crop, --batch-size or --width needs less"
+        return f"not enough memory ({first}); a smaller --size, --crop, --batch-size, --width or --tile needs less"
     if isinstance(error, OSError):
         return str(error) if error.errno is None else f"{error.strerror}: {error.filename or 'output'}"
     return str(error) if isinstance(error, _FORESEEN) and _raised_by_us(error) else None
@@ -246,8 +246,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     from minifcn.training.checkpoint import load_model
     from minifcn.training.inference import choose_device, predict
     from minifcn.training.pictures import save_labels, save_picture
+    from minifcn.training.tiles import AUTO, largest_side
 
     device = choose_device(arguments.device)
+    if arguments.tile == AUTO and device == "cuda":
+        raise ValueError("predict: --tile auto measures the CPU's memory; with a GPU give a number, such as --tile 512")
     images = _image_files(arguments.images)
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
@@ -268,7 +271,10 @@ def _predict(arguments: argparse.Namespace) -> int:
             _complain(sentence)
             code = USER_ERROR
             continue
-        labels = predict(module, pixels, device)
+        side = arguments.tile
+        if side == AUTO:
+            side = largest_side(module, (pixels.shape[0], pixels.shape[1]))
+        labels = predict(module, pixels, device, side)
         save_labels(labels_file, labels, palette)
         save_picture(overlay_file, overlay(pixels, labels, palette))
         say(f"{image}: {labels_file} and {overlay_file.name}")
@@ -316,7 +322,17 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="images, or folders of images")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="folder to write to (predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="PIXELS|auto",
+        help="compute squares of that side one after another, with the same result in less memory (whole images)",
+    )
     _add_device(parser)
+
+
+def _tile(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
 
 
 # -- info

@@ -463,3 +463,29 @@ class ResizeGeometry:
         low = min(int(position), last)
         part = position - low if low < last else Fraction(0)
         return [(low, 1 - part)] + ([(low + 1, part)] if part else [])
+
+
+@dataclass(frozen=True, slots=True)
+class ResizePart(ResizeGeometry):
+    """A rectangle of a larger resize's outputs, made from a rectangle of its inputs that holds all of their taps.
+
+    `x_hw` and `y_hw` are the rectangles' sizes, `x_first` and `y_first` their first cells in `whole`.
+    """
+
+    whole: ResizeGeometry
+    x_first: Pair
+    y_first: Pair
+
+    @classmethod
+    def of(cls, whole: ResizeGeometry, x_first: Pair, x_hw: Pair, y_first: Pair, y_hw: Pair) -> Self:
+        """The part of `whole` from these first cells on, of these sizes."""
+        return cls(x_hw, y_hw, whole.step, whole.mode, whole.align_corners, whole, x_first, y_first)
+
+    def taps(self, axis: int, p: int) -> list[tuple[int, Fraction]]:
+        """(pixel, factor) of output p along an axis, both counted in the rectangles.
+
+        >>> whole = ResizeGeometry.of_resize((4, 4), (8, 8), None, "bilinear", False)
+        >>> whole.taps(0, 5), ResizePart.of(whole, (2, 2), (2, 2), (5, 5), (2, 2)).taps(0, 0)
+        ([(2, Fraction(3, 4)), (3, Fraction(1, 4))], [(0, Fraction(3, 4)), (1, Fraction(1, 4))])
+        """
+        return [(h - self.x_first[axis], factor) for h, factor in self.whole.taps(axis, self.y_first[axis] + p)]

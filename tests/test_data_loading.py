@@ -67,6 +67,25 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert runs[0] == runs[1] == runs[2]
 
 
+def test_files_give_the_same_batches_whatever_the_number_of_threads(tmp_path):
+    """Every change there is, on photographs of several sizes, in two epochs."""
+    rng = np.random.default_rng(0)
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder).mkdir()
+    for k in range(9):
+        size = (40 + k, 60 - k)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "train" / f"{k}.png")
+        Image.fromarray(rng.integers(0, 11, size, np.uint8)).save(tmp_path / "trainannot" / f"{k}.png")
+    augment = Augment(scale=(0.5, 2), crop=(32, 48), flip=True, brightness=0.2, contrast=0.2)
+    runs = []
+    for workers in (0, 1, 3):
+        data = CamVidFolder(tmp_path, "train")
+        loader = Loader(data, 2, shuffle=True, augment=augment, seed=5, workers=workers)
+        runs.append([flat(loader.epoch(epoch)) for epoch in (0, 1)])
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0][0] != runs[0][1]
+
+
 def test_every_epoch_has_its_own_order_and_changes_and_every_sample_once():
     loader = Loader(Numbers(40), 8, shuffle=True, augment=noise, seed=1)
     epochs = [list(loader.epoch(e)) for e in (0, 1, 0)]

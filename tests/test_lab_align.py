@@ -15,7 +15,7 @@ from minifcn import models, nn
 from minifcn.cli import main
 from minifcn.geometry import AxisMap, CoordMap
 from minifcn.lab.alignment import Alignment, align, misfits, names
-from minifcn.lab.field import ReceptiveField, Window, receptive_field, seen, window
+from minifcn.models.field import ReceptiveField, Window, receptive_field, seen, window
 
 NARROW = 1 / 64
 STRIDES = (32, 16, 8)

@@ -16,9 +16,9 @@ from minifcn.geometry import AxisMap, CoordMap
 from minifcn.gradcheck import check_grad
 from minifcn.gradcheck.models import call_with
 from minifcn.lab.alignment import align, misfits
-from minifcn.lab.field import receptive_field
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.fcn import coord_maps
+from minifcn.models.field import receptive_field
 from minifcn.models.googlenet import GoogLeNet, Inception
 from minifcn.models.unet import UNet
 from minifcn.nn import init

@@ -59,12 +59,25 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"resize: size is {size}; both sides must be at least 1 pixel")
+    return _part(sample, (height, width), slice(0, height), slice(0, width))
+
+
+def _part(sample: Sample, size: tuple[int, int], rows: slice, columns: slice) -> Sample:
+    """Rows and columns, of which there are some, of a sample that is brought to a size; only these are computed."""
     image, labels, name = sample
-    if image.shape[:2] == (height, width):
-        return sample
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    rows, columns = _nearest(labels.shape[0], height), _nearest(labels.shape[1], width)
-    return Sample(np.array(picture), labels[rows[:, None], columns], name)
+    height, width = labels.shape
+    if size == (height, width):
+        whole = rows == slice(0, height) and columns == slice(0, width)
+        return sample if whole else Sample(image[rows, columns], labels[rows, columns], name)
+    # the edges of the part, in pixels of the image; neighbours beyond them are seen all the same
+    box = (
+        columns.start * width / size[1], rows.start * height / size[0],
+        columns.stop * width / size[1], rows.stop * height / size[0],
+    )  # fmt: skip
+    wanted = (columns.stop - columns.start, rows.stop - rows.start)
+    picture = Image.fromarray(image).resize(wanted, Image.Resampling.BILINEAR, box)
+    h, v = _nearest(height, size[0])[rows], _nearest(width, size[1])[columns]
+    return Sample(np.array(picture), labels[h[:, None], v], name)
 
 
 def _nearest(size: int, new: int) -> NDArray[np.int64]:
@@ -110,13 +123,15 @@ class Augment:
                 raise ValueError(f"Augment: {what} is {getattr(self, what)}; it must lie between 0 and 1")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        height, width = sample.labels.shape
         if self.scale is not None:
             low, high = self.scale
             factor = low * (high / low) ** rng.random()
-            height, width = sample.labels.shape
-            sample = resize(sample, (max(1, round(height * factor)), max(1, round(width * factor))))
+            height, width = max(1, round(height * factor)), max(1, round(width * factor))
         if self.crop is not None:
-            sample = _crop(sample, self.crop, rng)
+            sample = _crop(sample, (height, width), self.crop, rng)
+        else:
+            sample = resize(sample, (height, width))
         image, labels, name = sample
         if self.flip and rng.random() < 0.5:
             image, labels = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
@@ -129,17 +144,18 @@ class Augment:
         return Sample(image, labels, name)
 
 
-def _crop(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-    image, labels, name = sample
+def _crop(sample: Sample, scaled: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """A crop of a sample that is brought to the size `scaled`, of which only what the crop shows is computed."""
     source, target = [], []
-    for have, want in zip(labels.shape, size, strict=True):
+    for have, want in zip(scaled, size, strict=True):
         at = int(rng.integers(abs(have - want) + 1))
         both = min(have, want)
         source.append(slice(at, at + both) if have > want else slice(0, both))
         target.append(slice(at, at + both) if have < want else slice(0, both))
+    image, labels, name = _part(sample, scaled, source[0], source[1])
     new_image = np.empty((*size, 3), np.uint8)
     new_image[:] = _MEAN_COLOR
     new_labels = np.full(size, IGNORE, np.uint8)
-    new_image[target[0], target[1]] = image[source[0], source[1]]
-    new_labels[target[0], target[1]] = labels[source[0], source[1]]
+    new_image[target[0], target[1]] = image
+    new_labels[target[0], target[1]] = labels
     return Sample(new_image, new_labels, name)

@@ -33,7 +33,6 @@ from minifcn.lab.arithmetic import (
     relationship,
 )
 from minifcn.lab.bilinear import BilinearCheck, bilinear_check, gain, normalized, positions, sample
-from minifcn.lab.field import ReceptiveField, receptive_field, seen
 from minifcn.lab.overlap import Checkerboard, checkerboard, overlap
 from minifcn.lab.report import describe
 from minifcn.lab.tape import Trace, trace
@@ -47,6 +46,7 @@ from minifcn.lab.ways import (
     insert_zeros,
     scatter,
 )
+from minifcn.models.field import ReceptiveField, receptive_field, seen
 
 __all__ = [
     "layer",

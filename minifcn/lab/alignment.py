@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Protocol, cast
 
 from minifcn import models, nn
 from minifcn.geometry import (
@@ -30,22 +29,13 @@ from minifcn.geometry import (
     pool_output_size,
 )
 from minifcn.lab.alignment_report import explain, number
-from minifcn.lab.field import receptive_field, window
 from minifcn.models.fcn import IMAGE, Fusion, Layer, coord_maps
+from minifcn.models.field import receptive_field, window
+from minifcn.models.parts import Upsampling
 
 OP = "align"
 SIZES = range(1, 2001)
 Exact = tuple[Fraction, Fraction]  # (height, width)
-
-
-class Network(Protocol):
-    """What is asked of a model: minifcn.models.FCN and FCN16sDecoder have it."""
-
-    def layers(self) -> dict[str, list[Layer]]:
-        """What leads to each stage from the one before."""
-
-    def fusions(self) -> tuple[Fusion, ...]:
-        """The upsamplings that follow, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +110,7 @@ def align(model: nn.Module, size: int | Pair = (360, 480), sizes: range = SIZES)
     """Where the cells of a network's stages lie, what its crops are and whether they fit.
 
     Args:
-        model: a network of minifcn.models, or one with the methods of Network.
+        model: a network of minifcn.models, or one with the methods of Upsampling.
         size: (height, width) of an image, in pixels, at least 1.
         sizes: image sizes to try, at least 1.
 
@@ -215,13 +205,13 @@ class _Misfit(Exception):
 _Steps = dict[str, list[Callable[[int], int]]]
 
 
-def _network(model: nn.Module) -> Network:
-    if not (hasattr(model, "layers") and hasattr(model, "fusions")):
+def _network(model: nn.Module) -> Upsampling:
+    if not isinstance(model, Upsampling):
         raise TypeError(
             f"{OP}: a {type(model).__name__} does not tell its layers and fusions; a network of minifcn.models, or one "
             "with the methods layers() and fusions(), is needed"
         )
-    return cast(Network, model)
+    return model
 
 
 def _steps(layers: dict[str, list[Layer]], axis: int) -> _Steps:

@@ -11,6 +11,7 @@ import minifcn.functional as F
 from minifcn import nn
 from minifcn.autograd import Tensor
 from minifcn.models.common import check_image
+from minifcn.models.fcn import Layer
 from minifcn.models.resnet import ResNet
 
 BACKBONES = ("resnet50", "resnet101")
@@ -66,8 +67,21 @@ class FCNResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) → (N,num_classes,H,W). Raises ValueError for another shape."""
+        return _enlarged(self.coarse(x)["classifier"], x)
+
+    def coarse(self, x: Tensor) -> dict[str, Tensor]:
+        """The map that is enlarged, "classifier": scores at 1/8 of the size. Raises ValueError for another shape."""
         check_image("FCNResNet", x, self.backbone.conv1.in_channels)
-        return _scores(self.classifier, self.backbone(x)["layer4"], x)
+        return {"classifier": self.classifier(self.backbone(x)["layer4"])}
+
+    def finish(self, maps: list[Tensor]) -> Tensor:
+        """The scores, from the enlarged map: itself."""
+        return maps[0]
+
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each stage from the one before, the classifier included."""
+        classifier: list[Layer] = [layer for layer in self.classifier if isinstance(layer, nn.Conv2d)]
+        return self.backbone.layers() | {"classifier": classifier}
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
         """{"out": scores (N,num_classes,H,W)}, and "aux": those of layer3's head where there is one. Raises ValueError
@@ -77,9 +91,9 @@ class FCNResNet(nn.Module):
         heads = {"out": (self.classifier, "layer4")}
         if self.aux_classifier is not None:
             heads["aux"] = self.aux_classifier, "layer3"
-        return {key: _scores(head, stages[stage], x) for key, (head, stage) in heads.items()}
+        return {key: _enlarged(head(stages[stage]), x) for key, (head, stage) in heads.items()}
 
 
-def _scores(head: FCNHead, stage: Tensor, image: Tensor) -> Tensor:
-    """The head's scores at the image's size."""
-    return F.interpolate(head(stage), size=(image.shape[2], image.shape[3]), mode="bilinear", align_corners=False)
+def _enlarged(scores: Tensor, image: Tensor) -> Tensor:
+    """Scores at the image's size."""
+    return F.interpolate(scores, size=(image.shape[2], image.shape[3]), mode="bilinear", align_corners=False)

@@ -81,6 +81,7 @@ class Fusion:
             negative number crops the other map.
         joins: whether the stage is added, or concatenated; it may lend its size only.
         told: whether the layer is given the size that it must reach (output_size).
+        then: convolutions that follow before the next one, and leave cells where they are.
     """
 
     stage: str
@@ -93,6 +94,7 @@ class Fusion:
     start: Pair
     joins: bool
     told: bool
+    then: tuple[nn.Conv2d, ...] = ()
 
 
 class FullyConnected(nn.Module):

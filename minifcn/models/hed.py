@@ -12,6 +12,7 @@ from minifcn import nn
 from minifcn.autograd import Tensor
 from minifcn.functional import cat, interpolate
 from minifcn.models.common import check_image
+from minifcn.models.fcn import Layer
 from minifcn.models.vgg import VGG
 from minifcn.nn.containers import run
 
@@ -54,12 +55,31 @@ class HED(nn.Module):
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The scores of the five sides, from fine to coarse, then the fused ones: six of (N,classes,H,W), each to be
         trained towards the same edges."""
+        first, *coarser = self.coarse(x).values()
+        sides = [first, *(interpolate(score, (x.shape[2], x.shape[3]), mode="bilinear") for score in coarser)]
+        return [*sides, self.finish(sides)]
+
+    def coarse(self, x: Tensor) -> dict[str, Tensor]:
+        """The scores of the five sides, each of its own size, from 1/1 to 1/16. Raises ValueError for another shape."""
         check_image("HED", x, self.backbone.features[0].in_channels)
-        size, found = (x.shape[2], x.shape[3]), []
-        layers, start = list(self.backbone.features), 0
-        for side, end in zip(self.sides, self.backbone.ends, strict=True):
-            x = run(layers[start:end], x)  # the pooling before, then the block; the last pooling is never reached
-            score = getattr(self, side)(x)
-            found.append(score if start == 0 else interpolate(score, size, mode="bilinear"))
-            start = end
-        return [*found, self.fuse(cat(found, dim=1))]
+        found = {}
+        for side, layers in zip(self.sides, self._blocks(), strict=True):
+            x = run(layers, x)
+            found[side] = getattr(self, side)(x)
+        return found
+
+    def finish(self, sides: list[Tensor]) -> Tensor:
+        """The fused scores, from those of the sides at the image's size."""
+        return self.fuse(cat(sides, dim=1))  # type: ignore[no-any-return]
+
+    def layers(self) -> dict[str, list[Layer]]:
+        """What leads to each side's map from the one before it."""
+        return {
+            side: [layer for layer in layers if isinstance(layer, Layer)]
+            for side, layers in zip(self.sides, self._blocks(), strict=True)
+        }
+
+    def _blocks(self) -> list[list[nn.Module]]:
+        """The layers from one side to the next: a pooling, then a block. The last pooling is never reached."""
+        layers, ends = list(self.backbone.features), list(self.backbone.ends)
+        return [layers[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -156,7 +156,7 @@ def summarize(model: Module, size: tuple[int, int], batch: int = 1, *, memory: b
         with no_grad():
             with _watching(model, shapes, macs):
                 model(x)
-            forward = _peak(lambda: model(x)) if memory else 0  # unwatched: several layers may be one kernel then
+            forward = peak_bytes(lambda: model(x)) if memory else 0  # unwatched: several layers may be one kernel then
         measured = _memory(model, x, forward) if memory else None
     finally:
         model.load_state_dict(buffers, strict=False)
@@ -238,13 +238,13 @@ def _memory(model: Module, x: Tensor, forward: int) -> Memory:
     momentum = gradients
     training: int | str
     try:
-        training = parameters + momentum + _peak(step)
+        training = parameters + momentum + peak_bytes(step)
     except ValueError as error:  # the size is too small for batch norm's statistics; everything else stands
         training = f"not possible: {error}"
     return Memory(parameters, gradients, momentum, parameters + forward, training)
 
 
-def _peak(work: Callable[[], object]) -> int:
+def peak_bytes(work: Callable[[], object]) -> int:
     """The most bytes that were allocated at a time by `work`, beyond what there was before."""
     ours = not tracemalloc.is_tracing()
     if ours:

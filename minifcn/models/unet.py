@@ -102,14 +102,17 @@ class UNet(nn.Module):
         return stages
 
     def fusions(self) -> tuple[Fusion, ...]:
-        """The upsamplings in order. (The convolutions between them leave cells where they are.) Nothing is cropped at
-        the beginning: 2×2 windows of stride 2 nest from cell 0 on, in a pooling and in its transposed convolution."""
+        """The upsamplings in order, with the convolutions between them. Nothing is cropped at the beginning: 2×2
+        windows of stride 2 nest from cell 0 on, in a pooling and in its transposed convolution."""
         maps = coord_maps(self.layers())
         at, found = maps["bottom"], []
         for k in range(LEVELS, 0, -1):
             layer, onto = getattr(self, f"up{k}"), maps[f"down{k}"]
             after = layer.coord_map(at)
-            offset = onto.crop_onto(after)
-            found.append(Fusion(f"down{k}", f"up{k}", layer, at, after, onto, offset, (0, 0), joins=True, told=False))
+            offset, merge = onto.crop_onto(after), getattr(self, f"merge{k}")
+            then = (merge.conv1, merge.conv2)
+            found.append(
+                Fusion(f"down{k}", f"up{k}", layer, at, after, onto, offset, (0, 0), joins=True, told=False, then=then)
+            )
             at = after
         return tuple(found)

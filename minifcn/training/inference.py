@@ -15,6 +15,7 @@ from minifcn.autograd import Tensor, no_grad
 from minifcn.data import IGNORE, Batch, Dataset, Loader, normalize
 from minifcn.nn import Module
 from minifcn.training.metrics import ConfusionMatrix
+from minifcn.training.tiles import scores_by_tiles
 
 _PIXELS = 1 << 17  # of the images that go through together: enough to keep a small network busy
 
@@ -37,20 +38,35 @@ def choose_device(name: str) -> str:
     raise ValueError(f"device is cuda, but no GPU can be used: {reason}; --device cpu works everywhere")
 
 
-def predict(module: Module, image: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.uint8]:
+def predict(
+    module: Module, image: NDArray[np.uint8], device: str = "cpu", tile: int | None = None
+) -> NDArray[np.uint8]:
     """The most probable class of every pixel: uint8 (H, W, 3) → uint8 (H, W), at the image's own size.
 
     Args:
         module: a network with at most 255 classes; used in evaluation mode, and put back into its own.
         image: red, green, blue, 0…255, of any size.
         device: where the network is.
+        tile: None, or the side of squares that are computed one after another, a multiple of the network's stride. They
+            show the same classes (but for scores that are equal up to rounding), and memory is that of one square with
+            the pixels around it that it sees; `tiles.largest_side` finds a side.
 
     Raises:
-        ValueError, TypeError: for an image of another shape or type.
+        ValueError, TypeError: for an image of another shape or type, another side, or a network that cannot be tiled.
     """
+
+    def read(part: tuple[slice, slice]) -> Tensor:
+        return Tensor(normalize(image[part])[None]).to(device)
+
     with _evaluating(module), no_grad():
-        classes = _classes(module(Tensor(normalize(image)[None]).to(device)))
-    return np.asarray(classes[0], np.uint8)
+        if tile is None:
+            return np.asarray(_classes(module(read((slice(None), slice(None)))))[0], np.uint8)
+        normalize(image[:1])  # says what is wrong with the image, if anything is
+        classes = np.empty(image.shape[:2], np.uint8)
+        for kept, scores in scores_by_tiles(module, read, (image.shape[0], image.shape[1]), tile):
+            classes[kept] = _classes(scores)[0]
+            del scores  # not to be there beside the next tile's
+    return classes
 
 
 def evaluate(

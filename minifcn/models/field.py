@@ -114,6 +114,32 @@ def seen(layers: Iterable[Layer], cell: int, axis: int = 0) -> tuple[int, ...]:
     return tuple(sorted(cells))
 
 
+def sees(layer: Layer, cells: Pair, axis: int) -> Pair:
+    """The first and last cell of a layer's input that the cells from the first to the last of `cells` see.
+
+    As `seen`, for a row of neighbours and one layer, without the list in between.
+
+    Args:
+        layer: as for receptive_field, transposed convolutions of any stride included.
+        cells: (first, last) of the layer's output, along the axis.
+        axis: 0 for the height, 1 for the width.
+
+    Raises:
+        TypeError: a layer of another kind.
+
+    >>> sees(nn.Conv2d(1, 1, 3, stride=2, padding=1), (0, 4), axis=0)
+    (-1, 9)
+    >>> sees(nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1), (0, 4), axis=0)
+    (-1, 2)
+    """
+    w = _parameters(layer)
+    stride, padding, span = w.stride[axis], w.padding[axis], w.dilation[axis] * (w.kernel[axis] - 1)
+    first, last = cells
+    if isinstance(layer, nn.ConvTranspose2d):
+        return -((span - first - padding) // stride), (last + padding) // stride
+    return first * stride - padding, last * stride + span - padding
+
+
 def window(layer: Layer) -> Window:
     """What a layer's cells see of its input.
 
