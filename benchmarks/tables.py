@@ -40,6 +40,7 @@ def render() -> str:
         "reading": _reading,
         "fuzz": _fuzz,
         "ranks": _ranks,
+        "kills": _kills,
         "camvid": _camvid,
     }
     paths = {name: RESULTS / f"{name}.json" for name in tables}
@@ -399,3 +400,21 @@ def _fuzz(result: dict[str, Any]) -> str:
         )
     what = [f"{row['format']}: {kind} ({n})" for row in result["rows"] for kind, n in row["what"].items()]
     return "\n".join(lines) + "\n" + (f"\nFindings: {'; '.join(what)}.\n" if what else "")
+
+
+def _kills(result: dict[str, Any]) -> str:
+    kills, runs, differ = (sum(row[key] for row in result["rows"]) for key in ("kills", "runs", "different"))
+    lines = [
+        f"`{result['command']}` — {result['environment']['processor']}\n",
+        f"{kills} SIGKILLs at random moments of training, each followed by a resume: of {runs} runs, {runs - differ} "
+        "ended bit-identical to the undisturbed one (checkpoint, metrics, best weights, picture).\n",
+        "| recipe | kills | inside a save | newest checkpoint damaged as well | went on from the one before | runs "
+        "| identical |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['recipe']} | {row['kills']} | {row['inside_a_save']} | {row['damaged']} | {row['fell_back']} "
+            f"| {row['runs']} | {row['runs'] - row['different']} |"
+        )
+    return "\n".join(lines) + "\n"

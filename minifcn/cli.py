@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 1 where a check failed, 2 after a mistake that one sentence on stderr explains, 130 after
-        Ctrl-C.
+        Ctrl-C, 143 or 129 where training was stopped by SIGTERM or SIGHUP.
 
     Raises:
         Exception: a bug of ours, with its traceback.
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     except KeyboardInterrupt as error:
         _complain(str(error) or "interrupted")
-        return INTERRUPTED
+        return int(getattr(error, "exit_code", INTERRUPTED))
     except BrokenPipeError:  # such as `minifcn info | head`: whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more when it ends
         return BROKEN_PIPE

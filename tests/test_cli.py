@@ -178,7 +178,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(capsys, monkeypatch):
         assert ours.read() == theirs.read()
 
 
-def test_a_real_ctrl_c_in_a_process_of_its_own(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_real_signal_to_a_process_of_its_own(tmp_path, name):
     command = [sys.executable, "-m", "minifcn", "train", *TINY, "--epochs", "10000", "--out", "run"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
@@ -186,12 +187,12 @@ def test_a_real_ctrl_c_in_a_process_of_its_own(tmp_path):
         for line in process.stdout:
             if line.startswith("epoch"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "interrupted and saved" in errors
+    assert process.returncode == 128 + getattr(signal, name)
+    assert f"interrupted{' by SIGTERM' if name == 'SIGTERM' else ''} and saved" in errors
     assert "Traceback" not in errors
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 

@@ -214,7 +214,8 @@ def test_the_callers_random_state_and_trainer_do_not_meet(tmp_path, uninterrupte
 
 def test_what_a_run_leaves(uninterrupted):
     folder = uninterrupted(TINY)
-    expected = {"config.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "overlays.png"}
+    expected = {"config.json", "metrics.jsonl", "best.safetensors", "overlays.png"}
+    expected |= {"checkpoint.safetensors", "checkpoint.previous.safetensors"}
     assert {path.name for path in folder.iterdir()} == expected
     assert TrainConfig.from_json((folder / "config.json").read_text()) == TINY
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -317,7 +318,7 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path):
 
 def test_a_run_cannot_become_another_one(tmp_path, uninterrupted):
     folder = uninterrupted(TINY)
-    with pytest.raises(ValueError, match=r"has lr 0.01, not 0.5; only epochs, workers, device can change"):
+    with pytest.raises(ValueError, match=r"has lr 0.01, not 0.5; only epochs, .*, checkpoint_every can change"):
         train(replace(TINY, lr=0.5), folder, resume=True, say=quiet)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         train(out=tmp_path, resume=True, say=quiet)

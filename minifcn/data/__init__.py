@@ -17,6 +17,7 @@ from minifcn.data.labels import (
 )
 from minifcn.data.loading import Batch, Loader, part_of
 from minifcn.data.shapes import Shapes
+from minifcn.data.skipping import Skipping, count_stand_ins
 from minifcn.data.spec import absolute, open_dataset
 from minifcn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Augment, denormalize, normalize, resize
 
@@ -45,6 +46,9 @@ __all__ = [
     "PairFolder",
     "open_dataset",
     "absolute",
+    # skipping.py: what stands in for damaged files
+    "Skipping",
+    "count_stand_ins",
     # transforms.py: how they are changed
     "IMAGENET_MEAN",
     "IMAGENET_STD",

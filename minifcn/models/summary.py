@@ -6,6 +6,7 @@ pass and a training step take, the kernels' own buffers included: both run in a 
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -250,6 +251,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     if ours:
         tracemalloc.start()
     try:
+        gc.collect()  # garbage that is found later would give its memory to the pool, and work would take it from there
         empty_cache()  # what earlier work left in the pool would not be asked for again
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()

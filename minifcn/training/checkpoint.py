@@ -7,11 +7,13 @@ Both are safetensors files (no pickle: loading one runs no code), each written a
 
 What is not an array is JSON in the file's metadata, and Python's JSON returns every float to the bit. It also holds a
 ModelCard, so a weights file alone is enough to build the network, name its classes and paint its output. All of it is
-one metadata entry: safetensors writes several in random order, and equal states should be equal files.
+one metadata entry: safetensors writes several in random order, and equal states should be equal files. Its last word is
+the SHA-256 of all the others and of every array, which reading compares: a file with one bit changed is a damaged file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -31,9 +33,14 @@ from minifcn.training.files import replacing
 BEST = "best.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 _ENTRY = "minifcn"
-_WEIGHTS, _CHECKPOINT = "weights 1", "checkpoint 1"
+_WEIGHTS, _CHECKPOINT = "weights", "checkpoint"
+_PLAIN, _WITH_SUM = "1", "2"  # versions of both: files of the first have no checksum
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class DamagedFile(ValueError):
+    """A file that is not, or no longer, what this module wrote."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def save_weights(path: str | os.PathLike[str], module: Module, card: ModelCard) 
         module: the network.
         card: what it is.
     """
-    _write(path, _state(module), {"format": _WEIGHTS, "card": asdict(card)})
+    _write(path, _state(module), {"format": f"{_WEIGHTS} {_WITH_SUM}", "card": asdict(card)})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[Arrays, ModelCard]:
@@ -91,12 +98,12 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Arrays, ModelCard]:
 
     Raises:
         FileNotFoundError: where there is none.
-        ValueError: for a file that is damaged or that neither of the two wrote.
+        DamagedFile: for a file that is damaged or that neither of the two wrote.
     """
     file = find_weights(path)
     arrays, about = read(file, "load_weights")
     card = _card(about)
-    if about["format"] == _CHECKPOINT:
+    if _kind(about) == _CHECKPOINT:
         arrays = _part(arrays, "model.")
     return arrays, card
 
@@ -139,6 +146,7 @@ def save_checkpoint(
     optimizer: Optimizer,
     schedule: Schedule | None = None,
     progress: Mapping[str, Any] | None = None,
+    previous: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write everything that training needs to go on exactly to one safetensors file, atomically.
 
@@ -149,6 +157,7 @@ def save_checkpoint(
         optimizer: its state is kept to the bit.
         schedule: the learning rate's schedule, where there is one.
         progress: epoch, step, best score, random state …: whatever JSON can hold.
+        previous: where the checkpoint goes that was there before; None, and it is replaced.
     """
     arrays = {f"model.{key}": value for key, value in _state(module).items()}
     state = optimizer.state_dict()
@@ -161,13 +170,13 @@ def save_checkpoint(
             else:
                 arrays[f"optimizer.{index}.{name}"] = np.asarray(to_device(value, "cpu"), order="C")
     about = {
-        "format": _CHECKPOINT,
+        "format": f"{_CHECKPOINT} {_WITH_SUM}",
         "card": asdict(card),
         "optimizer": {"state": numbers, "param_groups": state["param_groups"]},
         "schedule": None if schedule is None else schedule.state_dict(),
         "progress": dict(progress or {}),
     }
-    _write(path, arrays, about)
+    _write(path, arrays, about, previous)
 
 
 def load_checkpoint(
@@ -188,14 +197,15 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: where there is none.
-        ValueError: for a file that is damaged, no checkpoint, or of another network.
+        DamagedFile: for a file that is damaged or that this module did not write.
+        ValueError: for one that is no checkpoint, or of another network.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"load_checkpoint: there is no file {path}; a run's {CHECKPOINT} is needed")
     arrays, about = read(file, "load_checkpoint")
     saved = _card(about)
-    if about["format"] != _CHECKPOINT:
+    if _kind(about) != _CHECKPOINT:
         raise ValueError(f"load_checkpoint: {path} holds weights only; a run's {CHECKPOINT} is needed")
     if not saved.same_network(card):
         raise ValueError(
@@ -223,11 +233,31 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _write(path: str | os.PathLike[str], arrays: Arrays, about: dict[str, Any]) -> None:
+def _kind(about: dict[str, Any]) -> str:
+    return str(about["format"]).partition(" ")[0]
+
+
+def _sum(arrays: Arrays, about: dict[str, Any]) -> str:
+    """What a file's `sha256` should be; the same for the dictionary that was written and for the one that was read."""
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)  # no copy: it lies in order
+    return digest.hexdigest()
+
+
+def _write(
+    path: str | os.PathLike[str],
+    arrays: Arrays,
+    about: dict[str, Any],
+    previous: str | os.PathLike[str] | None = None,
+) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    with replacing(path) as draft:
+    about = about | {"sha256": _sum(arrays, about)}
+    with replacing(path, previous) as draft:
         try:
             save_file(arrays, draft, {_ENTRY: json.dumps(about)})
         except SafetensorError as error:  # what the library makes of a full disk
@@ -238,7 +268,7 @@ def read(path: Path, op: str) -> tuple[Arrays, dict[str, Any]]:
     """(arrays, what the JSON beside them says) of a file that this module wrote; `op` is for the message.
 
     Raises:
-        ValueError: for a file that is damaged or that this module did not write.
+        DamagedFile: for a file that is damaged or that this module did not write.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -248,11 +278,16 @@ def read(path: Path, op: str) -> tuple[Arrays, dict[str, Any]]:
             arrays = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
             about = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
     except SafetensorError as error:
-        raise ValueError(
+        raise DamagedFile(
             f"{op}: {path} is no complete safetensors file ({error}); it may be truncated or of another format"
         ) from error
-    if about.get("format") not in (_WEIGHTS, _CHECKPOINT):
-        raise ValueError(f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed")
+    except json.JSONDecodeError:
+        about = {}
+    known = [f"{kind} {version}" for kind in (_WEIGHTS, _CHECKPOINT) for version in (_PLAIN, _WITH_SUM)]
+    if not isinstance(about, dict) or about.get("format") not in known:
+        raise DamagedFile(f"{op}: {path} does not say which model it belongs to; a file of `minifcn train` is needed")
+    if about["format"].endswith(_WITH_SUM) and about.pop("sha256", None) != _sum(arrays, about):
+        raise DamagedFile(f"{op}: {path} is damaged: its contents do not have the checksum that was written with them")
     return arrays, about
 
 

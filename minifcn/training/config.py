@@ -112,6 +112,10 @@ class TrainConfig:
     )
     seed: int = _option(0, "seed of weights, data order, augmentation and dropout")
     workers: int = _option(1, "threads that load images ahead")
+    bad_images: str = _option("stop", "what a damaged training image does", choices=("stop", "skip"))
+    checkpoint_every: int = _option(
+        0, "steps between checkpoints within an epoch; 0: as often as takes less than 2 %% of the time"
+    )
     device: str = _option("cpu", "where to compute", choices=("cpu", "cuda", "auto"))
 
     def __post_init__(self) -> None:
@@ -130,7 +134,8 @@ class TrainConfig:
             self._check(name, math.isfinite(value) and value > 0, "a number above 0 is needed")
         self._check("momentum", 0 <= self.momentum < 1, "0 or more and below 1 is needed")
         self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more is needed")
-        self._check("seed", self.seed >= 0, "0 or more is needed")
+        for name in ("seed", "checkpoint_every"):
+            self._check(name, getattr(self, name) >= 0, "0 or more is needed")
         for name in ("size", "crop"):
             value = getattr(self, name)
             fine = value is None or (isinstance(value, tuple) and len(value) == 2 and min(value) >= 1)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from minifcn import threads
 from minifcn.array import Array, device_of, module_of, to_device
+from minifcn.training.interrupt import Interrupted
 
 T = TypeVar("T")
 
@@ -107,7 +108,11 @@ class World:
         try:
             yield
         except BaseException as error:
-            code = error.code if isinstance(error, SystemExit) else 130 if isinstance(error, KeyboardInterrupt) else 2
+            code: object = 2
+            if isinstance(error, SystemExit):
+                code = error.code
+            elif isinstance(error, KeyboardInterrupt):
+                code = error.exit_code if isinstance(error, Interrupted) else 130
             if code and not self._ended:
                 self._ended = True
                 self._end(int(code) if isinstance(code, int) else 1)

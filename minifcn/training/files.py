@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,19 @@ from numpy.typing import NDArray
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], previous: str | os.PathLike[str] | None = None) -> Iterator[Path]:
     """A temporary path beside `path`; what the block writes there becomes `path`, whole, when the block ends.
 
-    Where the block raises, `path` stays as it was and the temporary file goes.
+    Where the block raises, `path` stays as it was and the temporary file goes. A process that is killed leaves it:
+    `clear_drafts` takes it away.
+
+    Args:
+        path: the file.
+        previous: where the file goes that was there before, in the same folder. Between the two renamings it is under
+            this name and nothing under `path`; at every moment one whole file is there.
+
+    Raises:
+        OSError: where the file cannot be written (no room, no permission), in a sentence; its class is the system's.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -32,23 +43,62 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         try:
             draft.touch()
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise PermissionError(f"{target.parent} cannot be written to; {target.name} belongs there") from error
         mode = draft.stat().st_mode  # what the user's umask gives; some libraries write files that only the owner reads
         yield draft
         draft.chmod(mode)
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
+        if previous is not None and target.exists():
+            os.replace(target, previous)
         os.replace(draft, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(draft)):
+            stays = "; the file that was there before stays" if target.exists() else ""
+            raise type(error)(f"{target} cannot be written ({error.strerror}){stays}") from error
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last; only POSIX has, and needs, this."""
+def clear_drafts(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Remove what `replacing` left of these files in a process that was killed; drafts of running processes stay.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / f".score.txt.{os.getpid()}.tmp").write_text("0.")
+    ...     clear_drafts(folder, ["score.txt"])
+    ...     list(Path(folder).iterdir())
+    []
+    """
+    for name in names:
+        for draft in Path(folder).glob(f".{escape(name)}.*.tmp"):
+            pid = draft.name.removeprefix(f".{name}.").removesuffix(".tmp")
+            if pid.isdigit() and not _is_another_process(int(pid)):
+                with suppress(OSError):  # it is in nobody's way
+                    draft.unlink()
+
+
+def _is_another_process(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    if os.name != "posix":  # elsewhere os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in this folder last; only POSIX has, and needs, this."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

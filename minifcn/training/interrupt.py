@@ -1,4 +1,4 @@
-"""Ctrl-C at a point where the state is whole."""
+"""Ctrl-C, SIGTERM and SIGHUP at a point where the state is whole."""
 
 from __future__ import annotations
 
@@ -6,37 +6,74 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+
+class Interrupted(KeyboardInterrupt):
+    """A stop that was asked for by a signal.
+
+    Args:
+        words: what to tell the user.
+        number: of the signal.
+    """
+
+    def __init__(self, words: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(words)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that this signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.number
+
+
+def interrupted(error: KeyboardInterrupt, words: str) -> Interrupted:
+    """What stopped us, and then what was done about it.
+
+    >>> print(interrupted(Interrupted(number=signal.SIGTERM), "and saved"))
+    interrupted by SIGTERM and saved
+    """
+    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    return Interrupted(f"interrupted{by} {words}", number)
 
 
 @contextmanager
 def polite_interrupt(speaks: bool = True) -> Iterator[Callable[[], None]]:
-    """Within the block, the first Ctrl-C waits for a point where the state is whole: it is raised by the function that
-    this yields. A second Ctrl-C is raised at once. A handler that somebody else installed stays. `speaks` says whether
-    the user is told."""
-    pressed = False
+    """Within the block, the first Ctrl-C, SIGTERM or SIGHUP waits for a point where the state is whole: it is raised,
+    as `Interrupted`, by the function that this yields. Ctrl-C after that is raised at once; the others, which are often
+    sent twice, are not. A handler that somebody else installed stays, and so does a signal that is ignored (nohup).
+    `speaks` says whether the user is told."""
+    pending = 0
 
     def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
+        if pending:
+            raise Interrupted(number=pending)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-        if speaks:
-            os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
+        nonlocal pending
+        if not pending:
+            pending = number
+            if speaks:
+                with suppress(OSError):  # after SIGHUP there may be no terminal
+                    os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
+        elif number == signal.SIGINT:
+            raise Interrupted(number=number)
 
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, handle)
+    defaults = {
+        getattr(signal, name): signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+        for name in _NAMES
+        if hasattr(signal, name)
+    }
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number, default in defaults.items() if main and signal.getsignal(number) is default]
+    for number in ours:
+        signal.signal(number, handle)
     try:
         yield check
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, defaults[number])

@@ -18,7 +18,7 @@ import minifcn.functional as F
 from minifcn import random
 from minifcn.array import module_of
 from minifcn.autograd import Tensor
-from minifcn.data import IGNORE, Batch, Dataset, Sample
+from minifcn.data import IGNORE, Batch, Dataset, Sample, count_stand_ins
 from minifcn.nn import BatchNorm2d, Module
 from minifcn.training.distributed import World
 from minifcn.training.inference import evaluate
@@ -34,6 +34,7 @@ class Share:
         first: where its images begin among those of the batch.
         count: how many images the batch has.
         pixels: (K,) how many pixels of the whole batch are labelled with each class.
+        stand_ins: how many of its images stand in for damaged ones.
         weight: what the batch's mean loss is divided by: the weights of these pixels' classes, added up.
     """
 
@@ -41,6 +42,7 @@ class Share:
     first: int
     count: int
     pixels: NDArray[np.int64]
+    stand_ins: int
     weight: float
 
     def forward(
@@ -81,25 +83,27 @@ def shares(
     """
     while True:
         batch = error = None
-        facts = np.zeros(3 + num_classes)
+        facts = np.zeros(4 + num_classes)
         try:
             check()
             batch = next(batches, None)
             if batch is not None:
-                facts[:3], facts[3:] = batch.labels.shape, _pixels(batch.labels, num_classes)
+                facts[:4] = (*batch.labels.shape, count_stand_ins(batch.names))
+                facts[4:] = _pixels(batch.labels, num_classes)
         except (Exception, KeyboardInterrupt) as caught:
             error = caught
-        table = world.agree(error, facts)  # (size, 3 + K)
+        table = world.agree(error, facts)  # (size, 4 + K)
         if batch is None:
             return
         height, width = (int(most) for most in table[:, 1:3].max(axis=0))
-        counts, pixels = table[:, 0], table[:, 3:].sum(axis=0)
+        counts, pixels = table[:, 0], table[:, 4:].sum(axis=0)
         weight = float(pixels.sum() if class_weights is None else pixels @ class_weights.astype(np.float64))
         yield Share(
             _padded(batch, height, width),
             first=int(counts[: world.rank].sum()),
             count=int(counts.sum()),
             pixels=pixels.astype(np.int64),
+            stand_ins=int(table[:, 3].sum()),
             weight=weight,
         )
 

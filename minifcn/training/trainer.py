@@ -3,6 +3,7 @@
     config.json              the configuration
     metrics.jsonl            one line per epoch
     checkpoint.safetensors   everything that is needed to go on exactly
+    checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
     learning_curve.png, overlays.png
 
@@ -28,29 +29,38 @@ from tqdm import tqdm
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.data import Augment, Dataset, Loader, median_frequency_weights, open_dataset
+from minifcn.data import (
+    Augment,
+    Dataset,
+    Loader,
+    Skipping,
+    median_frequency_weights,
+    open_dataset,
+)
 from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
     ModelCard,
     find_weights,
-    load_checkpoint,
     load_model,
     save_checkpoint,
     save_weights,
 )
 from minifcn.training.config import TrainConfig
 from minifcn.training.distributed import FailedElsewhere, World
-from minifcn.training.files import replacing
+from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
-from minifcn.training.interrupt import polite_interrupt
+from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
-_MAY_CHANGE = ("epochs", "workers", "device")  # on resuming; everything else would make it another run
+_CURVE, _OVERLAYS = "learning_curve.png", "overlays.png"
+# on resuming; everything else would make it another run
+_MAY_CHANGE = ("epochs", "workers", "device", "bad_images", "checkpoint_every")
 _SHEET_ROWS = 6
 
 Record = dict[str, Any]
@@ -93,7 +103,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
         FloatingPointError: where the loss is no longer a number.
-        KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
     """
     world = world or World()
     with world.ending():
@@ -147,6 +157,7 @@ class Trainer:
         self.folder = self.world.first(lambda: _next_folder(config.model)) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
+        sync_folder(self.folder.absolute().parent)
 
     @classmethod
     def resume(
@@ -161,13 +172,14 @@ class Trainer:
 
         Args:
             folder: the run's folder.
-            config: None, or the run's own configuration with other epochs, workers or device.
+            config: None, or the run's own configuration with another of `epochs`, `workers`, `device`, `bad_images` and
+                `checkpoint_every`.
             say: is given each line of the report.
             world: the processes that train together, not necessarily as many as before; None for this one alone.
 
         Raises:
             FileNotFoundError: where the folder holds no run.
-            ValueError: for a configuration of another run, or a checkpoint that is damaged or of another model.
+            ValueError: for a configuration of another run, or checkpoints that are damaged or of another model.
         """
         stored = read_config(folder)
         config = stored if config is None else config
@@ -181,19 +193,28 @@ class Trainer:
         self.world = world or World()
         self._build(config, say)
         self.folder = Path(folder)
-        checkpoint = self.folder / CHECKPOINT
-        if checkpoint.is_file():
-            self._restore(load_checkpoint(checkpoint, self.module, self.card, self.optimizer, self.schedule))
-        else:
-            self._start_from(config.init)
+        self.world.first(self._take_up)  # which may put a damaged file aside
+        if self.world.rank != 0:
+            self._take_up()
         if config != stored:
             self._write_config()
         return self
+
+    def _take_up(self) -> None:
+        """Load where the run in the folder stopped."""
+        if self.world.rank == 0:
+            clear_drafts(self.folder, (CONFIG, METRICS, CHECKPOINT, BEST, _CURVE, _OVERLAYS))
+        if has_checkpoint(self.folder):
+            self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, self.say))
+        else:
+            self._start_from(self.config.init)
 
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
         self.config, self.say = config, say if self.world.rank == 0 else _nothing
         self.device = choose_device(config.device)
         self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
+        if config.bad_images == "skip":
+            self.train_set = Skipping(self.train_set, say)
         self.val_set = open_dataset(config.data, "val", **config.data_options("val"))
         self.card = _card(config, self.train_set)
         if self.val_set.num_classes != self.card.num_classes:
@@ -230,6 +251,7 @@ class Trainer:
         self.epoch = 0  # epochs that are complete
         self.step = 0  # steps that are complete in the next one
         self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.skipped = 0  # damaged images of this epoch
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
@@ -247,26 +269,27 @@ class Trainer:
 
         Raises:
             FloatingPointError: where the loss is no longer a number.
-            KeyboardInterrupt: on Ctrl-C, with a message that says what was saved and how to go on.
+            KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
         self.say(self._introduction())
         outer = random.get_state()
         random.set_state(self._random)
-        try:
-            with polite_interrupt(speaks=self.world.rank == 0) as check:
+        self._pace = Pace(self.config.checkpoint_every)
+        with polite_interrupt(speaks=self.world.rank == 0) as check:  # until everything is saved
+            try:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
-        except KeyboardInterrupt as error:
-            words = f"interrupted {self._stop()}"
-            raise (KeyboardInterrupt(words) if self.world.rank == 0 else FailedElsewhere(130)) from error
-        except (ValueError, OSError, FailedElsewhere):  # a bad file, a full disk: what was learned so far is kept
-            self.say(f"stopped by an error {self._stop()}")
-            raise
-        finally:
-            self._random = random.get_state()
-            random.set_state(outer)
+            except KeyboardInterrupt as error:
+                stop = interrupted(error, self._stop())
+                raise (stop if self.world.rank == 0 else FailedElsewhere(stop.exit_code)) from error
+            except (ValueError, OSError, FailedElsewhere):  # a bad file, a full disk: what was learned so far is kept
+                self.say(f"stopped by an error {self._stop()}")
+                raise
+            finally:
+                self._random = random.get_state()
+                random.set_state(outer)
         self._make_pictures()
         return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
 
@@ -282,6 +305,8 @@ class Trainer:
                 self.seconds = time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
+                if self._pace.is_due(self.step):
+                    self._pace.timed(self._save)
 
     def _train_step(self, share: Share) -> None:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
@@ -307,6 +332,7 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
+        self.skipped += share.stand_ins
         self._weights_whole, self._before_step = True, None
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
@@ -321,6 +347,7 @@ class Trainer:
             **matrix.summary(),
             "lr": self.lr,
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
+            **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
         # again and writes them again; the other way round they would be missing.
@@ -334,14 +361,14 @@ class Trainer:
             unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
             self.say(f"note: no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?")
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
-        self._save()
+        self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
+        self._pace.timed(self._save)
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
         if self.world.rank != 0:
             return
-        missing = learning_curve(self.folder / "learning_curve.png", self.records)
+        missing = learning_curve(self.folder / _CURVE, self.records)
         if missing:
             self.say(missing)
         module, _ = load_model(self.folder / BEST)
@@ -351,7 +378,7 @@ class Trainer:
         for number in np.linspace(0, len(self.val_set) - 1, count).round().astype(int):
             sample = self.val_set[int(number)]
             rows.append((sample.image, sample.labels, predict(module, sample.image, self.device)))
-        overlay_sheet(self.folder / "overlays.png", rows, self.card.classes, self.card.palette)
+        overlay_sheet(self.folder / _OVERLAYS, rows, self.card.classes, self.card.palette)
 
     # -- the run's folder
 
@@ -397,11 +424,14 @@ class Trainer:
             "loss_count": self.loss_count,
             "lr": self.lr,
             "seconds": self.seconds,
+            "skipped": self.skipped,
+            "seen": self._seen.tolist(),
             "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
             "best_epoch": self.best_epoch,
             "random": random.get_state(),
         }
-        save_checkpoint(self.folder / CHECKPOINT, self.module, self.card, self.optimizer, self.schedule, progress)
+        path, previous = self.folder / CHECKPOINT, self.folder / PREVIOUS
+        save_checkpoint(path, self.module, self.card, self.optimizer, self.schedule, progress, previous)
 
     def _restore(self, progress: dict[str, Any]) -> None:
         self.epoch, self.step = progress["epoch"], progress["step"]
@@ -409,20 +439,27 @@ class Trainer:
         self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
+        # what checkpoints of earlier versions lack
+        self.skipped, self._seen = progress.get("skipped", 0), np.array(progress.get("seen", self._seen))
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
         again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
+        last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
         if not self._weights_whole:
-            return f"inside an update, which cannot be saved; {again} goes on from the last checkpoint"
+            return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
             buffers, state = self._before_step
             self.module.load_state_dict(buffers, strict=False)
             random.set_state(state)
             self.optimizer.zero_grad()
             self._before_step = None
-        self._save()
-        return f"and saved after step {self.step} of epoch {self.epoch + 1}; {again} goes on from there"
+        place = f"after step {self.step} of epoch {self.epoch + 1}"
+        try:
+            self._save()
+        except OSError as error:
+            return f"{place}, which could not be saved ({error}); {last}"
+        return f"and saved {place}; {again} goes on from there"
 
     # -- words
 
