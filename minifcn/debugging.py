@@ -13,6 +13,7 @@ one question for both, `is_watched`, and what there is to be told is sorted out 
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import threading
@@ -233,21 +234,27 @@ def inspect_cotangents(cotangents: Sequence[Any], gy: Any) -> None:
 
 def place() -> str:
     """The innermost line that is not minifcn's own, and the layer of the network, if any, that is at work in it."""
-    caller = next((frame for frame in frames() if not _is_ours(frame)), None)
+    inner = itertools.takewhile(lambda frame: not _is_command(frame), frames())  # who started it wrote no line of it
+    caller = next((frame for frame in inner if not _is_ours(frame)), None)
     layers = [layer for layer in map(layer_of, frames()) if layer is not None]  # inside out
     if caller is None:
-        return "a line of minifcn"
+        return _within(layers).removeprefix("in ") or "a line of minifcn"
     import linecache  # here, as they would slow down `import minifcn`
     import textwrap
 
     code = caller.f_code
     line = textwrap.shorten(linecache.getline(code.co_filename, caller.f_lineno), 100, placeholder=" …")
     said = f"{code.co_filename}:{caller.f_lineno} in {code.co_name}" + (f": `{line}`" if line else "")
-    if layers:
-        innermost, outermost = layers[0], layers[-1]
-        path = next((name for name, m in outermost.named_modules() if m is innermost), "")
-        said += f", layer {path} ({type(innermost).__name__})" if path else f", in {type(innermost).__name__}"
-    return said
+    return f"{said}, {_within(layers)}" if layers else said
+
+
+def _within(layers: Sequence[Any]) -> str:
+    """The innermost of these modules, by its name in the outermost; "" for none."""
+    if not layers:
+        return ""
+    innermost, outermost = layers[0], layers[-1]
+    path = next((name for name, m in outermost.named_modules() if m is innermost), "")
+    return f"layer {path} ({type(innermost).__name__})" if path else f"in {type(innermost).__name__}"
 
 
 def frames() -> Iterator[FrameType]:
@@ -264,6 +271,10 @@ def layer_of(frame: FrameType) -> Any:
         return None
     owner = frame.f_locals.get("self")
     return owner if hasattr(owner, "named_modules") else None
+
+
+def _is_command(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") == "minifcn.cli" and frame.f_code.co_name == "main"
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         save_weights,
     )
     from minifcn.training.config import TrainConfig
+    from minifcn.training.diagnostics import FirstSteps, LabelCensus
     from minifcn.training.distributed import World, find_world
     from minifcn.training.inference import evaluate, predict
     from minifcn.training.metrics import ConfusionMatrix
@@ -34,6 +35,8 @@ __all__ = [
     "evaluate",
     "predict",
     "ConfusionMatrix",
+    "FirstSteps",
+    "LabelCensus",
     "ModelCard",
     "save_weights",
     "load_weights",
@@ -51,6 +54,7 @@ _HOMES = {
     "distributed": ("World", "find_world"),
     "inference": ("evaluate", "predict"),
     "metrics": ("ConfusionMatrix",),
+    "diagnostics": ("FirstSteps", "LabelCensus"),
     "checkpoint": (
         "ModelCard",
         "save_weights",

@@ -68,6 +68,7 @@ def shares(
     num_classes: int,
     class_weights: NDArray[np.floating[Any]] | None = None,
     check: Callable[[], None] = lambda: None,
+    look: Callable[[Batch], None] = lambda batch: None,
 ) -> Iterator[Share]:
     """This process's share of every batch. Before each one all processes meet, and at the end once more.
 
@@ -77,6 +78,7 @@ def shares(
         num_classes: K.
         class_weights: (K,) or None for 1.
         check: called before each batch and at the end; what it raises ends all processes.
+        look: called with each of this process's batches; likewise.
 
     Raises:
         KeyboardInterrupt, FailedElsewhere: as `World.agree`; likewise whatever a process's batches or check raise.
@@ -88,6 +90,7 @@ def shares(
             check()
             batch = next(batches, None)
             if batch is not None:
+                look(batch)
                 facts[:4] = (*batch.labels.shape, count_stand_ins(batch.names))
                 facts[4:] = _pixels(batch.labels, num_classes)
         except (Exception, KeyboardInterrupt) as caught:

@@ -31,6 +31,7 @@ from minifcn.array import Array
 from minifcn.autograd import Tensor
 from minifcn.data import (
     Augment,
+    Batch,
     Dataset,
     Loader,
     Skipping,
@@ -48,6 +49,7 @@ from minifcn.training.checkpoint import (
     save_weights,
 )
 from minifcn.training.config import TrainConfig
+from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values, explain_nan
 from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
@@ -255,7 +257,10 @@ class Trainer:
         self.lr = self._lr()  # of the last step
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
-        self._seen = np.zeros(self.card.num_classes, bool)  # classes that training labels have shown
+        self._first_steps: FirstSteps | None = FirstSteps(
+            self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
+        )
+        self._census, self._from_start = LabelCensus(self.card.classes), True
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
@@ -300,8 +305,11 @@ class Trainer:
         with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
             batches = self.loader.epoch(self.epoch, start=self.step)
             weights = None if self.class_weights is None else self.class_weights.numpy()
-            for share in shares(self.world, batches, self.card.num_classes, weights, check):
+            for share in shares(self.world, batches, self.card.num_classes, weights, check, self._look):
                 self._train_step(share)
+                if self._first_steps is not None and self._first_steps.done:
+                    bar.clear()
+                    self._say_notes()
                 self.seconds = time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
@@ -312,17 +320,21 @@ class Trainer:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        self._seen |= share.pixels > 0
+        self._census.seen |= share.pixels > 0
         if share.weight:  # crops of nothing but void have no loss
-            _, loss, _ = share.forward(self.module, self.class_weights, self.device)
+            scores, loss, labels = share.forward(self.module, self.class_weights, self.device)
             value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"train: the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1} "
-                    f"(learning rate {self._lr():.3g}); a new run with a lower --lr is needed"
-                )
+                del scores, loss  # with their graph: the step is made once more
+                raise self._broken(f"the loss is {value}", share)
             loss.backward()
             sum_gradients(self.world, self.module, share)
+            broken = broken_values(self.module, gradients=True)
+            if broken:
+                del scores, loss
+                raise self._broken(broken, share)
+            if self._first_steps is not None:
+                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -334,6 +346,30 @@ class Trainer:
         self.step += 1
         self.skipped += share.stand_ins
         self._weights_whole, self._before_step = True, None
+
+    def _look(self, batch: Batch) -> None:
+        self._census.see(batch.labels, batch.names)
+
+    def _broken(self, what: str, share: Share) -> FloatingPointError:
+        """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
+        from where it began, in debug mode."""
+        self._undo()
+        why = broken_values(self.module) or explain_nan(
+            lambda: share.forward(self.module, self.class_weights, self.device)[1]
+        )
+        self._undo()
+        return FloatingPointError(
+            f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
+            f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
+        )
+
+    def _undo(self) -> None:
+        """Back to where the step under way began, as long as no weight has changed."""
+        assert self._before_step is not None
+        buffers, state = self._before_step
+        self.module.load_state_dict(buffers, strict=False)
+        random.set_state(state)
+        self.optimizer.zero_grad()
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
@@ -357,9 +393,10 @@ class Trainer:
             if self.world.rank == 0:
                 save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
-        if self.epoch == 0 and not self._seen.all():
-            unseen = ", ".join(name for name, seen in zip(self.card.classes, self._seen, strict=True) if not seen)
-            self.say(f"note: no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?")
+        self._say_notes()
+        unseen = self._census.report()
+        if self.epoch == 0 and self._from_start and unseen:  # else the first labels are not known any more
+            self.say(f"note: {unseen}")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
         self._pace.timed(self._save)
@@ -425,7 +462,7 @@ class Trainer:
             "lr": self.lr,
             "seconds": self.seconds,
             "skipped": self.skipped,
-            "seen": self._seen.tolist(),
+            "seen": self._census.seen.tolist(),
             "best_iu": None if math.isinf(self.best_iu) else self.best_iu,
             "best_epoch": self.best_epoch,
             "random": random.get_state(),
@@ -439,8 +476,11 @@ class Trainer:
         self.lr, self.seconds, self.best_epoch = progress["lr"], progress["seconds"], progress["best_epoch"]
         self.best_iu = -math.inf if progress["best_iu"] is None else progress["best_iu"]
         self._random = progress["random"]
-        # what checkpoints of earlier versions lack
-        self.skipped, self._seen = progress.get("skipped", 0), np.array(progress.get("seen", self._seen))
+        self.skipped = progress.get("skipped", 0)  # which checkpoints of earlier versions lack, as well as "seen"
+        self._from_start = "seen" in progress or (self.epoch, self.step) == (0, 0)
+        self._census.seen[:] = progress.get("seen", self._census.seen)
+        if self.epoch:
+            self._first_steps = None
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
@@ -449,10 +489,7 @@ class Trainer:
         if not self._weights_whole:
             return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
-            buffers, state = self._before_step
-            self.module.load_state_dict(buffers, strict=False)
-            random.set_state(state)
-            self.optimizer.zero_grad()
+            self._undo()
             self._before_step = None
         place = f"after step {self.step} of epoch {self.epoch + 1}"
         try:
@@ -472,6 +509,12 @@ class Trainer:
         if self.world.size > 1:
             words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
+
+    def _say_notes(self) -> None:
+        """What the first steps have shown, once."""
+        for note in () if self._first_steps is None else self._first_steps.report():
+            self.say(f"note: {note}")
+        self._first_steps = None
 
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
