@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ _RANKS = (
     ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
 )
 _FINE, _INTERRUPTED, _FAILED = 0.0, 1.0, 2.0
-_PATIENCE = 2.0  # seconds that another rank waits for rank 0 to say the same first
+_PATIENCE = 3.0  # seconds that another rank waits for rank 0 to say the same first
 
 
 class FailedElsewhere(SystemExit):
@@ -193,10 +194,24 @@ class MpiWorld(World):
 
     def _abort(self, code: int) -> None:
         with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                _wait_until_read(stream.fileno())
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # our sentence is out, and MPI's remark on it adds nothing
         self._comm.Abort(code)
+
+
+def _wait_until_read(descriptor: int) -> None:
+    """Until the launcher has read what is in our pipe to it: an abort may throw away what it has not."""
+    if sys.platform == "win32" or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+    import fcntl
+    import termios
+
+    unread, end = np.ones(1, np.intc), time.monotonic() + _PATIENCE
+    while unread[0] and time.monotonic() < end:
+        fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+        time.sleep(0.01)
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
