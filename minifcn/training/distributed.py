@@ -208,9 +208,8 @@ def _wait_until_read(descriptor: int) -> None:
     import fcntl
     import termios
 
-    unread, end = np.ones(1, np.intc), time.monotonic() + _PATIENCE
-    while unread[0] and time.monotonic() < end:
-        fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+    end = time.monotonic() + _PATIENCE
+    while any(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))) and time.monotonic() < end:
         time.sleep(0.01)
 
 
