@@ -208,9 +208,15 @@ def test_one_class_everywhere_is_a_fault_only_where_the_loss_does_not_fall():
     (sentence,) = biased(1e-4)
     assert sentence.startswith(
         f"every pixel of batches 2 to 20 is answered with class 2 (tree), which has {(shown == 2).mean():.0%} of the "
-        "labels, and the loss does not fall beyond its noise (first half 3.60"
+        "labels, and the loss neither falls beyond its noise (median 3."
     )
+    assert "in the second) nor comes below ln 3 = 1.0986, what equal scores would lose; check the learning" in sentence
     assert biased(0.5) == []  # it falls
+    net = Net()
+    net.score.bias.data[...] = (0, 0, 200)
+    net.features.requires_grad_(False)
+    net.score.weight.requires_grad = False
+    assert found(net, mf.optim.SGD([net.score.bias], lr=20)) == []  # from 35 to 20; the third class wins all the while
 
 
 def test_the_first_batch_of_zero_scores_does_not_count():
@@ -242,11 +248,32 @@ def test_whichever_way_the_fall_is_clearer_it_is_one():
     noise = 0.01 * (-1.0) ** np.arange(20)
     fall = np.repeat([1.0, 0.9], 10) + noise
     surprise = np.where(rare, -math.log(0.2), -math.log(0.8))
-    for losses, falls in ((fall, True), (fall + surprise, True), (fall[::-1], False), (1 + noise + surprise, False)):
+    spike = np.where(np.arange(20) == 3, 1000, 0)
+    for losses, falls in (
+        (fall, True),
+        (fall + surprise, True),
+        (fall + spike, True),
+        (fall[::-1], False),
+        (1 + noise + surprise, False),
+    ):
         first._losses = losses.tolist()
         assert first._falls() is falls
+    first._losses, first._counts = list(range(8, 0, -1)), [np.array([1, 1])] * 8
+    assert first._falls() is True  # without exception
     first._losses, first._counts = first._losses[:7], first._counts[:7]
     assert first._falls() is None
+
+
+def test_a_network_that_has_learned_the_frequencies_has_learned_something():
+    def answers(number):
+        net = Net()
+        net.score.bias.data[...] = 8 * (np.arange(3) == number)
+        data = ((images, np.where(images[:, 0] > 1.5, labels, 2)) for images, labels in batches())
+        return any(s.startswith("every pixel") for s in found(net, data=data, update=False))
+
+    assert not answers(2)
+    assert answers(0)
+    assert answers(1)
 
 
 def test_labels_of_one_class_alone_are_answered_with_it():

@@ -6,8 +6,10 @@ calls a fault follows from how the numbers come about:
 
     stuck scores       the paper's zero scores are legitimate in the first batch only, as the first update changes them
     scores and images  different images of a batch give different scores, unless no image reaches the scores
-    one class          usual at first, where one class is frequent; a fault where the loss does not fall meanwhile
-    falling            the mean of the later half of the losses is lower, by more than two standard errors
+    one class          usual at first, where one class is frequent; a fault where the loss neither falls meanwhile nor
+                       is below what equal scores would lose, where the classes' frequencies alone lead
+    falling            the later half of the losses is lower than the earlier one more often than chance would have it,
+                       by more than two standard deviations (Mann & Whitney 1947), which one wild loss does not upset
     too large a rate   a step that changes a layer by more than the layer's own size leaves nothing of what was there
     too small a rate   all steps of the run together cannot change any layer by 1 %, and the loss does not fall
 
@@ -32,9 +34,9 @@ from minifcn.debugging import debug
 from minifcn.nn import BatchNorm2d, ConvTranspose2d, Dropout, Dropout2d, Module
 from minifcn.optim import Optimizer
 
-STEPS = 20  # two halves of ten losses, enough for a standard error
+STEPS = 20  # two halves of ten losses, enough to tell a fall from noise
 LONGEST = 100_000  # steps of the paper's training of one network, where the length of the run is not known
-_LEAST_FOR_A_TREND = 8  # losses: from fewer than four a half, a standard error is worth nothing
+_LEAST_FOR_A_TREND = 8  # losses: with three a half, a fall without exception is not beyond two standard deviations
 _SAMPLE = 4096  # values of a parameter that are compared from step to step: their norms are right to a few percent
 _SHOWN = 3  # names in a sentence
 _ROUNDING = 1e-6  # relative, of a mean in float32
@@ -270,13 +272,19 @@ class FirstSteps:
                 f"different images get the same scores in batches 2 to {count}: nothing of an image reaches them; look "
                 "for ReLUs that let nothing through, and for a part of forward() that leaves the image out"
             )
-        elif len(self._only) == 1 and np.count_nonzero(labels) > 1 and self._falls() is False:
-            (only,) = self._only
+        elif (
+            len(self._only) == 1
+            and np.count_nonzero(labels) > 1
+            and self._falls() is False
+            and not _mostly_below(losses, equal)
+        ):
+            (only,), halves = self._only, [float(np.median(half)) for half in np.array_split(losses, 2)]
             yield (
                 f"every pixel of batches 2 to {count} is answered with class {self._class(only)}, which has "
-                f"{labels[only] / labels.sum():.0%} of the labels, and the loss does not fall beyond its noise "
-                f"(first half {_mean_of_half(losses, 0):.4g}, second half {_mean_of_half(losses, 1):.4g}); check the "
-                "learning rate, that the masks number the classes 0, 1, …, and that the backbone's weights were loaded"
+                f"{labels[only] / labels.sum():.0%} of the labels, and the loss neither falls beyond its noise (median "
+                f"{halves[0]:.4g} in the first half, {halves[1]:.4g} in the second) nor comes below ln {len(labels)} = "
+                f"{equal:.4f}, what equal scores would lose; check the learning rate, that the masks number the "
+                "classes 0, 1, …, and that the backbone's weights were loaded"
             )
 
     def _rates(self) -> Iterable[str]:
@@ -445,14 +453,17 @@ def _sample(a: Array) -> NDArray[np.float64]:
 
 
 def _falls(x: NDArray[np.float64]) -> bool:
-    """Whether the later half's mean is lower by more than two standard errors of the difference."""
+    """Whether the later half is lower, as many pairs of an earlier and a later value say so (Mann & Whitney's U)."""
     first, second = np.array_split(x, 2)
-    error = math.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
-    return bool(first.mean() - second.mean() > 2 * error)
+    pairs = first.size * second.size
+    u = (first[:, None] > second).sum() + (first[:, None] == second).sum() / 2
+    return bool(u - pairs / 2 > 2 * math.sqrt(pairs * (x.size + 1) / 12))
 
 
-def _mean_of_half(x: Sequence[float], half: int) -> float:
-    return float(np.array_split(np.array(x), 2)[half].mean())
+def _mostly_below(x: Sequence[float], bound: float) -> bool:
+    """Whether the later half is below, in more cases than chance would have it, by two standard deviations."""
+    second = np.array_split(np.array(x), 2)[1]
+    return bool((second < bound).sum() - second.size / 2 > math.sqrt(second.size))
 
 
 def _some(names: Sequence[str]) -> str:
