@@ -114,7 +114,7 @@ class TrainConfig:
     workers: int = _option(1, "threads that load images ahead")
     bad_images: str = _option("stop", "what a damaged training image does", choices=("stop", "skip"))
     checkpoint_every: int = _option(
-        0, "steps between checkpoints within an epoch; 0: as often as takes less than 2 %% of the time"
+        0, "steps between checkpoints within an epoch; 0: as often as takes less than 2 %% of the time", metavar="STEPS"
     )
     device: str = _option("cpu", "where to compute", choices=("cpu", "cuda", "auto"))
 
