@@ -27,7 +27,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],
         "plot": ["matplotlib"],
-        "mpi": ["mpi4py"],
+        "mpi": ["mpi4py>=4", "mpich"],
         "oracle": ["torch"],
         "browser": ["selenium>=4"],
         "test": TESTING,

@@ -29,6 +29,7 @@ from . import (
     models,
     overhead,
     parity,
+    ranks,
     reading,
     roofline,
     scaling,
@@ -37,7 +38,8 @@ from . import (
 )
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import", "feeding")
-IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "kills", "tables")  # they need the tests, README, or much room
+# they need the tests, README, or much room
+IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "kills", "tables")
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 ON_GPU = (*COMPARED, "algorithms")
@@ -158,6 +160,8 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return list(zoo.rows(arguments.hed, arguments.photos))
     if arguments.what == "fuzz":
         return fuzz.rows(arguments.minutes, arguments.seed, arguments.keep)
+    if arguments.what == "ranks":
+        return ranks.rows(rounds)
     if arguments.what == "reading":
         return reading.rows(arguments.megabytes, rounds)
     if arguments.what == "kills":
@@ -250,6 +254,8 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.error(f"--minutes is {arguments.minutes}; it must be more than 0")
     if arguments.device == "cuda":
         _check_gpu(parser, arguments)
+    if arguments.what == "ranks" and importlib.util.find_spec("mpi4py") is None:
+        parser.error('ranks needs mpi4py and mpiexec; pip install ".[mpi]"')
     if arguments.what in ("overhead", "parity", "zoo") or (arguments.what in COMPARED and "torch" in arguments.against):
         _check_torch(parser, arguments)
     if arguments.out is not None:

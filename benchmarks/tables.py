@@ -39,6 +39,7 @@ def render() -> str:
         "zoo": _zoo,
         "reading": _reading,
         "fuzz": _fuzz,
+        "ranks": _ranks,
         "kills": _kills,
         "camvid": _camvid,
     }
@@ -263,6 +264,26 @@ def _camvid(result: dict[str, Any]) -> str:
         f"excluded, 360×480) {first['mean_iu']:.3f} after epoch 1 and {best['mean_iu']:.3f} at best, in epoch "
         f"{best['epoch']} of {last['epoch']}. They are easier than the test images that papers report on.\n"
     )
+
+
+def _ranks(result: dict[str, Any]) -> str:
+    lines = [
+        _where(result),
+        "Steps of one batch, shared by processes that share this machine's processors; batch norm over all of them. "
+        "Distances are those of the weights from one process's after three steps, as parts of how far they went.\n",
+        "| network (width) | processes × threads | seconds per step | speed-up over 1 process (min–max) "
+        "| over 1 process of 1 thread | gradients' sum | distance in float32 | in float64 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        more, most = row["speed_up"], row["speed_up_over_one_thread"]
+        lines.append(
+            f"| `{row['model']}` ({row['width']}) | {row['processes']} × {row['threads']} "
+            f"| {row['step']['median_s']:.3f} | {more['of_medians']:.2f} ({more['min']:.2f}–{more['max']:.2f}) "
+            f"| {most['of_medians']:.2f} | {row['sum_gradients']['median_s'] / row['step']['median_s']:.1%} of a step "
+            f"| {row['difference_float32']:.0e} | {row['difference_float64']:.0e} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _import(result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -60,15 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             # NumPy's remarks on overflow come before our own sentence on a loss that is no number
             warnings.filterwarnings("ignore", category=RuntimeWarning, module="minifcn")
             words = sys.argv[1:] if argv is None else list(argv)
-            if words[:1] == ["bench"]:  # it reads its own words
-                arguments.run, arguments.words = _bench, words[1:]
-            else:
-                _, unknown = _parser().parse_known_args(words, arguments)
-                if unknown:
-                    raise ValueError(
-                        f"unrecognized arguments: {' '.join(unknown)}; minifcn {words[0]} --help lists what is possible"
-                    )
-            code: int = arguments.run(arguments)
+            with _together(words):
+                if words[:1] == ["bench"]:  # it reads its own words
+                    arguments.run, arguments.words = _bench, words[1:]
+                else:
+                    _, unknown = _parser().parse_known_args(words, arguments)
+                    if unknown:
+                        raise ValueError(
+                            f"unrecognized arguments: {' '.join(unknown)}; "
+                            f"minifcn {words[0]} --help lists what is possible"
+                        )
+                code: int = arguments.run(arguments)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt as error:
@@ -125,7 +128,17 @@ def _show_warning(
 # -- train
 
 
+def _together(words: list[str]) -> AbstractContextManager[None]:
+    """Where an MPI launcher started several processes to train, an error of one ends all."""
+    if words[:1] != ["train"]:
+        return nullcontext()
+    from minifcn.training.distributed import find_world
+
+    return find_world().ending()
+
+
 def _train(arguments: argparse.Namespace) -> int:
+    from minifcn.training.distributed import find_world
     from minifcn.training.trainer import read_config, train
 
     given = _given(arguments)
@@ -149,9 +162,11 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
         )
-    result = train(config, folder, resume=resume, say=say)
-    say(f"best weights (epoch {result.epoch}) and pictures are in {result.folder}")
-    say(f"mean IU {result.mean_iu:.2f}")
+    world = find_world()
+    result = train(config, folder, resume=resume, say=say, world=world)
+    if world.rank == 0:
+        say(f"best weights (epoch {result.epoch}) and pictures are in {result.folder}")
+        say(f"mean IU {result.mean_iu:.2f}")
     return OK
 
 

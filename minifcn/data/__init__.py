@@ -15,7 +15,7 @@ from minifcn.data.labels import (
     overlay,
     voc_palette,
 )
-from minifcn.data.loading import Batch, Loader
+from minifcn.data.loading import Batch, Loader, part_of
 from minifcn.data.shapes import Shapes
 from minifcn.data.skipping import Skipping, count_stand_ins
 from minifcn.data.spec import absolute, open_dataset
@@ -59,4 +59,5 @@ __all__ = [
     # loading.py: how they reach the network
     "Batch",
     "Loader",
+    "part_of",
 ]

@@ -13,7 +13,7 @@ from minifcn.data.dataset import Dataset, Sample
 from minifcn.data.labels import IGNORE
 from minifcn.data.transforms import normalize
 
-__all__ = ["Batch", "Loader"]
+__all__ = ["Batch", "Loader", "part_of"]
 
 # Keys of the two kinds of random stream: the order of an epoch, and what happens to one sample in it.
 _ORDER, _SAMPLE = 0, 1
@@ -25,6 +25,16 @@ class Batch(NamedTuple):
     images: NDArray[np.float32]  #: (N, 3, H, W), normalised; 0, the mean colour, beyond an image's right and lower edge
     labels: NDArray[np.int64]  #: (N, H, W); 255 where ignored, and beyond the edges
     names: tuple[str, ...]  #: N names
+
+
+def part_of(count: int, part: tuple[int, int]) -> slice:
+    """The items of `count` that process `rank` of `size` has, for part = (rank, size): runs as equal as can be.
+
+    >>> [part_of(5, (rank, 3)) for rank in range(3)]
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
+    """
+    rank, size = part
+    return slice(count * rank // size, count * (rank + 1) // size)
 
 
 class Loader:
@@ -45,6 +55,8 @@ class Loader:
         seed: any non-negative integer.
         workers: the number of threads; 0 reads in the caller's own.
         drop_last: leave out a last batch smaller than the others.
+        part: (rank, size) of one of several processes that share each batch: it reads and gets its own images only, and
+            each batch has at least one for every process.
 
     Raises:
         ValueError: if an argument is outside its range, or no batch is left.
@@ -64,6 +76,7 @@ class Loader:
         seed: int = 0,
         workers: int = 1,
         drop_last: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"Loader: batch_size is {batch_size}; it must be at least 1")
@@ -80,6 +93,13 @@ class Loader:
             )
         self.dataset, self.batch_size, self.shuffle, self.augment = dataset, batch_size, shuffle, augment
         self.seed, self.workers, self.drop_last = seed, workers, drop_last
+        count = len(dataset)
+        least = batch_size if drop_last or count % batch_size == 0 else count % batch_size
+        if least < part[1]:
+            raise ValueError(
+                f"Loader: a batch of {least} images for {part[1]} processes; at least one for each is needed"
+            )
+        self.part = part
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -111,7 +131,8 @@ class Loader:
         if self.shuffle:
             order = self._rng(_ORDER, epoch).permutation(order)
         size = self.batch_size
-        return self._batches(epoch, [order[b * size : (b + 1) * size].tolist() for b in range(start, len(self))])
+        groups = [order[b * size : (b + 1) * size].tolist() for b in range(start, len(self))]
+        return self._batches(epoch, [group[part_of(len(group), self.part)] for group in groups])
 
     def _batches(self, epoch: int, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         if self.workers == 0:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+import numpy as np
 
 from minifcn import kernels
 from minifcn.array import Array, module_of
@@ -11,19 +14,33 @@ from minifcn.functional._checks import channel_vector, flag, floats, integer, nu
 from minifcn.functional._compose import derivative_of
 from minifcn.functional.arithmetic import sub
 from minifcn.functional.pooling import avg_pool2d
-from minifcn.functional.reduce import centred, sum
 from minifcn.functional.reduce import mean as mean_of
+from minifcn.functional.reduce import sum
 from minifcn.functional.shape import pad, reshape
 
 batch_norm_p = Primitive("batch_norm(x, gamma, beta) -> y, mean, var")
 batch_norm_grad_p = Primitive("batch_norm_grad(gy, x, gamma) -> gx, ggamma, gbeta")
 batch_norm_inference_p = Primitive("batch_norm_inference(x, gamma, beta) -> y")
+# by the statistics of several processes' x, of `total` values per channel
+batch_norm_synced_p = Primitive(
+    "batch_norm_synced(x, gamma, beta) -> y, mean, var, total", lambda *arrays, **params: _synced(*arrays, **params)
+)
+# Σ of several processes' x, the same on all; what is lost on all of them by a change of one x is again such a sum
+sum_of_processes_p = Primitive("sum_of_processes(x) -> y", lambda x, *, gather: gather(x).sum(axis=0))
+sum_of_processes_p.defvjp(lambda gy, gather: sum_of_processes_p(gy, gather=gather))
+
+Gather = Callable[[Array], Array]
 
 
-def _composed(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+def _mean(x: Tensor) -> Tensor:
+    return mean_of(x, (0, 2, 3), keepdim=True)  # (1, C, 1, 1)
+
+
+def _composed(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, mean: Callable[[Tensor], Tensor] = _mean) -> Tensor:
     """Ioffe & Szegedy 2015, algorithm 1, in elementary operations."""
-    difference = centred(x, (0, 2, 3))
-    var = mean_of(difference * difference, (0, 2, 3), keepdim=True)
+    once = x - mean(x)
+    difference = once - mean(once)  # what the rounding of the mean left
+    var = mean(difference * difference)
     return difference / (var + eps).sqrt() * _column(gamma) + _column(beta)
 
 
@@ -41,11 +58,47 @@ batch_norm_p.defvjp_joint(
         fused=lambda: _fused(gy, x, gamma, mean, var, eps),
     )
 )
+batch_norm_synced_p.defvjp_joint(
+    lambda gy, x, gamma, beta, mean, var, total, eps, gather: derivative_of(
+        lambda x, gamma, beta: _composed(
+            x, gamma, beta, eps, lambda x: sum_of_processes_p(sum(x, (0, 2, 3), keepdim=True), gather=gather) / total
+        ),
+        (x, gamma, beta),
+        gy,
+        fused=lambda: _fused_synced(gy, x, gamma, mean, var, total, eps, gather),
+    )
+)
 batch_norm_inference_p.defvjp(
     lambda gy, gamma, mean, var, eps: gy * _column(gamma * _over_sigma(var, eps)),
     lambda gy, x, mean, var, eps: sum(gy * sub(x, mean[:, None, None]), (0, 2, 3)) * _over_sigma(var, eps),
     lambda gy: sum(gy, (0, 2, 3)),
 )
+
+
+def _synced(x: Array, gamma: Array, beta: Array, *, eps: float, gather: Gather) -> tuple[Array, Array, Array, int]:
+    """(y, mean, var, total): moments of parts are put together without cancellation (Chan, Golub & LeVeque 1979)."""
+    xp = module_of(x)
+    _, own_mean, own_var = kernels.run("batch_norm", x, gamma, beta, eps=eps)
+    own_count = xp.full_like(own_mean, x.size // x.shape[1])
+    means, variances, counts = gather(xp.stack([own_mean, own_var, own_count])).swapaxes(0, 1)  # (processes, C) each
+    total = int(counts[:, 0].sum())
+    mean = (counts * means).sum(axis=0) / total
+    var = (counts * (variances + (means - mean) ** 2)).sum(axis=0) / total
+    return kernels.run("batch_norm_inference", x, gamma, beta, mean=mean, var=var, eps=eps), mean, var, total
+
+
+def _fused_synced(
+    gy: Tensor, x: Tensor, gamma: Tensor, mean: Array, var: Array, total: int, eps: float, gather: Gather
+) -> list[Tensor]:
+    """gx = γ/σ·(gy − gβ/M − x̂·gγ/M) with gβ, gγ and M of all processes. The kernel takes those of this one, gβ₁, gγ₁
+    and M₁, so γ/σ·(gβ₁/M₁ − gβ/M + x̂·(gγ₁/M₁ − gγ/M)) is added: x normalised with another scale and shift."""
+    partial, (ggamma, gbeta) = batch_norm_grad_p.with_extras(gy, x, gamma, mean=mean, var=var, eps=eps)
+    xp = module_of(ggamma)
+    own = xp.stack([ggamma, gbeta]).astype(np.float64)
+    rest = own / (x.size // x.shape[1]) - gather(own).sum(axis=0) / total
+    scale, shift = (Tensor(a.astype(x.dtype)) for a in rest * gamma.data / xp.sqrt(var + eps))
+    gx = partial + batch_norm_inference_p(x, scale, shift, mean=mean, var=var, eps=eps)
+    return [gx, Tensor(ggamma), Tensor(gbeta)]
 
 
 def _column(v: Tensor) -> Tensor:
@@ -65,6 +118,8 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    gather: Gather | None = None,
 ) -> Tensor:
     """input (N,C), (N,C,H,W) or (N,C,…), normalised per channel: (x − mean)/√(var + eps)·weight + bias.
 
@@ -76,6 +131,9 @@ def batch_norm(
         weight, bias: (C,), of the input's dtype, or None for 1 and 0.
         training: whether to normalise with the batch's own statistics.
         momentum, eps: numbers; eps may not be negative, nor 0 in training.
+        gather: in training, the arrays of several processes (…) → (processes, …): the batch is then what all of them
+            are given, at the same time and none of it empty. Gradients are those of the sum of their losses, and those
+            of weight and bias are this process's part of it. Every process must ask for the same derivatives.
 
     Raises:
         ValueError: a shape that does not fit, one value per channel in training, or no statistics without training.
@@ -108,7 +166,7 @@ def batch_norm(
     gamma = vectors["weight"] if vectors["weight"] is not None else Tensor(xp.ones(channels, x.dtype))
     beta = vectors["bias"] if vectors["bias"] is not None else Tensor(xp.zeros(channels, x.dtype))
     if training:
-        y = _normalized_by_batch(x, gamma, beta, running_mean, running_var, momentum, eps, shape)
+        y = _normalized_by_batch(x, gamma, beta, running_mean, running_var, momentum, eps, shape, gather)
     else:
         # copies: the statistics of a later training step must not change this step's gradient
         statistics = {"mean": raw(running_mean).copy(), "var": raw(running_var).copy()}  # type: ignore[arg-type]
@@ -118,18 +176,28 @@ def batch_norm(
 
 def _normalized_by_batch(
     x: Tensor, gamma: Tensor, beta: Tensor, running_mean: Tensor | Array | None, running_var: Tensor | Array | None,
-    momentum: float, eps: float, shape: tuple[int, ...],
+    momentum: float, eps: float, shape: tuple[int, ...], gather: Gather | None,
 ) -> Tensor:  # fmt: skip
-    """x (N,C,M,1) by its own statistics, towards which the running ones move."""
+    """x (N,C,M,1) by its own statistics, or with `gather` by those of all processes; the running ones move there."""
     count = x.shape[0] * x.shape[2]
-    if count == 1:
+    if count == 1 and gather is None:
         raise ValueError(f"batch_norm: 1 value per channel in training, shape {shape}; more than 1 is needed")
+    if x.size == 0 and gather is not None:
+        raise ValueError(
+            f"batch_norm: an empty input, shape {shape}, with gather; one value on every process is needed"
+        )
     if x.size == 0:
         return x * _column(gamma) + _column(beta)  # nothing, but with a gradient of zeros for both
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and not getattr(raw(running).flags, "writeable", True):
             raise ValueError(f"batch_norm: {name} is read-only; in training it must be written to")
-    y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
+    if gather is None:
+        y, (mean, var) = batch_norm_p.with_extras(x, gamma, beta, eps=eps)
+    else:
+        y, (mean, var, total) = batch_norm_synced_p.with_extras(x, gamma, beta, eps=eps, gather=gather)
+        count = int(total)
+        if count == 1:
+            raise ValueError(f"batch_norm: 1 value per channel on all processes, shape {shape}; more than 1 is needed")
     for running, now, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
             kernels.run("move_average", raw(running), now, momentum=momentum, scale=scale)

@@ -59,6 +59,13 @@ def apart(*shape: int) -> Array:
     return np.random.default_rng(count).permutation(values).reshape(shape)
 
 
+def mirrored(array: Array) -> Array:
+    """The arrays of two processes that have the same: what is lost on both by a change of one's x is then what is lost
+    on one by a change of both's, which differences can see."""
+    both: Array = module_of(array).stack([array, array])
+    return both
+
+
 def like(value: Any, x: Tensor) -> Any:
     """A constant on x's device and, if it holds floats, in x's dtype; anything but an array is returned as it is.
 

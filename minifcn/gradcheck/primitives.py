@@ -10,7 +10,7 @@ import numpy as np
 from minifcn.array import FLOATS, Array
 from minifcn.autograd import PRIMITIVES, Tensor
 from minifcn.geometry import AdaptiveGeometry, PoolGeometry, ResizeGeometry
-from minifcn.gradcheck.cases import Case, apart, like, normal, positive
+from minifcn.gradcheck.cases import Case, apart, like, mirrored, normal, positive
 from minifcn.gradcheck.geometries import CONV_CASES, DILATED_POOL, POOL_CASES
 
 # never recorded, so never differentiated: derivatives of a fused kernel that are computed in one go at first order only
@@ -163,6 +163,8 @@ PRIMITIVE_CASES: dict[str, Callable[[], Sequence[Case]]] = {
     "interpolate": lambda: _resize("interpolate"),
     "interpolate_adjoint": lambda: _resize("interpolate_adjoint"),
     "batch_norm": _one("batch_norm", normal(2, 3, 3, 2), *_affine, eps=1e-5),
+    "batch_norm_synced": _one("batch_norm_synced", normal(2, 3, 3, 2), *_affine, eps=1e-5, gather=mirrored),
+    "sum_of_processes": _one("sum_of_processes", normal(3, 4), gather=mirrored),
     "batch_norm_inference": _one("batch_norm_inference", normal(2, 3, 2, 2), *_affine, **_given),
     "cross_entropy": _cross_entropy,
     "log_softmax": _one("log_softmax", normal(2, 4, 3), axis=1),

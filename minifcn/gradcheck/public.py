@@ -15,7 +15,7 @@ import minifcn.functional as F
 from minifcn import nn, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
-from minifcn.gradcheck.cases import Case, apart, case, constant, like, normal, positive
+from minifcn.gradcheck.cases import Case, apart, case, constant, like, mirrored, normal, positive
 from minifcn.gradcheck.models import call_with
 
 _image = normal(2, 4, 6, 5)
@@ -82,6 +82,13 @@ def _batch_norm() -> Sequence[Case]:
     mean, var, w, b = normal(4), positive(4), normal(4, seed=1), normal(4, seed=2)
     return [
         case("training", lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), _image, w, b),
+        case(
+            "training, two processes",
+            lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True, gather=mirrored),
+            _image,
+            w,
+            b,
+        ),
         case("training, (N, C)", lambda x: F.batch_norm(x, None, None, training=True), normal(6, 3)),
         case("inference", lambda x, w, b: F.batch_norm(x, like(mean, x), like(var, x), w, b), _image, w, b),
     ]

@@ -27,6 +27,7 @@ from minifcn.nn.layers import (
     Unfold,
     Upsample,
     ZeroPad2d,
+    synchronize_batch_norm,
 )
 from minifcn.nn.module import Module, Parameter
 
@@ -42,6 +43,7 @@ __all__ = [
     "AvgPool2d",
     "AdaptiveAvgPool2d",
     "BatchNorm2d",
+    "synchronize_batch_norm",
     "LocalResponseNorm",
     "ReLU",
     "Sigmoid",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
 
 import minifcn.functional as F
+from minifcn.array import Array
 from minifcn.autograd import Tensor
 from minifcn.functional._checks import choice, integer, optional, probability, tensor
 from minifcn.geometry import CoordMap, Pair, pair
@@ -229,7 +230,11 @@ class AdaptiveAvgPool2d(Module):
 
 
 class BatchNorm2d(Module):
-    """F.batch_norm with running statistics: the batch's in training, the running ones otherwise."""
+    """F.batch_norm with running statistics: the batch's in training, the running ones otherwise.
+
+    `gather` is None, or what F.batch_norm takes to know the statistics of other processes; `synchronize_batch_norm`
+    sets it.
+    """
 
     def __init__(
         self,
@@ -242,6 +247,7 @@ class BatchNorm2d(Module):
         super().__init__()
         num_features = integer("BatchNorm2d", "num_features", num_features, 0)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.gather: Callable[[Array], Array] | None = None
         ones, zeros = (f(num_features, np.float32) for f in (np.ones, np.zeros))
         self.register_parameter("weight", Parameter(ones) if affine else None)
         self.register_parameter("bias", Parameter(zeros) if affine else None)
@@ -268,10 +274,24 @@ class BatchNorm2d(Module):
             training=self.training or self.running_mean is None,
             momentum=0.0 if momentum is None else momentum,
             eps=self.eps,
+            gather=self.gather,
         )
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+def synchronize_batch_norm(module: Module, gather: Callable[[Array], Array] | None) -> None:
+    """Every BatchNorm2d of a module normalises in training with the statistics of all processes' images (PyTorch's
+    SyncBatchNorm), or with None with those of its own again.
+
+    Args:
+        module: the same on every process, and called by all with images at the same time.
+        gather: the arrays of all processes (…) → (size, …), as `minifcn.training.World.gather`.
+    """
+    for layer in module.modules():
+        if isinstance(layer, BatchNorm2d):
+            layer.gather = gather
 
 
 class LocalResponseNorm(Module):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from minifcn.training.config import TrainConfig
     from minifcn.training.diagnostics import FirstSteps, LabelCensus
+    from minifcn.training.distributed import World, find_world
     from minifcn.training.inference import evaluate, predict
     from minifcn.training.metrics import ConfusionMatrix
     from minifcn.training.pictures import learning_curve, overlay_sheet, save_labels
@@ -29,6 +30,8 @@ __all__ = [
     "train",
     "Trainer",
     "TrainResult",
+    "World",
+    "find_world",
     "evaluate",
     "predict",
     "ConfusionMatrix",
@@ -48,6 +51,7 @@ __all__ = [
 _HOMES = {
     "config": ("TrainConfig",),
     "trainer": ("train", "Trainer", "TrainResult"),
+    "distributed": ("World", "find_world"),
     "inference": ("evaluate", "predict"),
     "metrics": ("ConfusionMatrix",),
     "diagnostics": ("FirstSteps", "LabelCensus"),

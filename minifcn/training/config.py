@@ -108,6 +108,9 @@ class TrainConfig:
     step_epochs: int = _option(10, "epochs between the drops of the step schedule")
     gamma: float = _option(0.1, "factor of a drop of the step schedule")
     class_weights: str = _option("none", "weights of the classes in the loss", choices=("none", "median"))
+    sync_batch_norm: bool = _option(
+        False, "under mpiexec: batch norm with the statistics of all processes' images, not of each one's own"
+    )
     seed: int = _option(0, "seed of weights, data order, augmentation and dropout")
     workers: int = _option(1, "threads that load images ahead")
     bad_images: str = _option("stop", "what a damaged training image does", choices=("stop", "skip"))

@@ -42,10 +42,11 @@ def interrupted(error: KeyboardInterrupt, words: str) -> Interrupted:
 
 
 @contextmanager
-def polite_interrupt() -> Iterator[Callable[[], None]]:
+def polite_interrupt(speaks: bool = True) -> Iterator[Callable[[], None]]:
     """Within the block, the first Ctrl-C, SIGTERM or SIGHUP waits for a point where the state is whole: it is raised,
     as `Interrupted`, by the function that this yields. Ctrl-C after that is raised at once; the others, which are often
-    sent twice, are not. A handler that somebody else installed stays, and so does a signal that is ignored (nohup)."""
+    sent twice, are not. A handler that somebody else installed stays, and so does a signal that is ignored (nohup).
+    `speaks` says whether the user is told."""
     pending = 0
 
     def check() -> None:
@@ -56,8 +57,9 @@ def polite_interrupt() -> Iterator[Callable[[], None]]:
         nonlocal pending
         if not pending:
             pending = number
-            with suppress(OSError):  # after SIGHUP there may be no terminal
-                os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
+            if speaks:
+                with suppress(OSError):  # after SIGHUP there may be no terminal
+                    os.write(2, b"\nfinishing this step, then saving; Ctrl-C again stops at once\n")
         elif number == signal.SIGINT:
             raise Interrupted(number=number)
 

@@ -26,22 +26,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import minifcn.functional as F
 from minifcn import optim, random
 from minifcn.array import Array
 from minifcn.autograd import Tensor
 from minifcn.data import (
-    IGNORE,
     Augment,
     Batch,
     Dataset,
     Loader,
     Skipping,
-    count_stand_ins,
     median_frequency_weights,
     open_dataset,
 )
-from minifcn.nn import Module
+from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -53,11 +50,13 @@ from minifcn.training.checkpoint import (
 )
 from minifcn.training.config import TrainConfig
 from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values, explain_nan
+from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
-from minifcn.training.inference import choose_device, evaluate, predict
+from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
 from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
+from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -92,6 +91,7 @@ def train(
     *,
     resume: bool = False,
     say: Callable[[str], None] = print,
+    world: World | None = None,
 ) -> TrainResult:
     """Train a network and keep everything in a folder; the command `minifcn train`.
 
@@ -100,17 +100,20 @@ def train(
         out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
         resume: go on with the run in `out` from where it stopped.
         say: is given each line of the report.
+        world: the processes that train together, as `find_world` finds them; None for this one alone.
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
         FloatingPointError: where the loss or a gradient is no longer a number; says which operation made it.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
     """
-    if not resume:
-        return Trainer(config or TrainConfig(), out, say=say).fit()
-    if out is None:
-        raise ValueError("train: a run to resume is needed; give its folder")
-    return Trainer.resume(out, config, say=say).fit()
+    world = world or World()
+    with world.ending():
+        if not resume:
+            return Trainer(config or TrainConfig(), out, say=say, world=world).fit()
+        if out is None:
+            raise ValueError("train: a run to resume is needed; give its folder")
+        return Trainer.resume(out, config, say=say, world=world).fit()
 
 
 def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
@@ -133,6 +136,7 @@ class Trainer:
         config: what to compute.
         out: the run's folder, new or empty; None takes the next free `runs/<model>-<n>`.
         say: is given each line of the report.
+        world: the processes that train together; None for this one alone. Rank 0 writes and speaks.
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
@@ -144,13 +148,15 @@ class Trainer:
         out: str | os.PathLike[str] | None = None,
         *,
         say: Callable[[str], None] = print,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         if out is not None:
-            _check_new(Path(out))
+            self.world.first(lambda: _check_new(Path(out)))
         self._build(config, say)
         self._start_from(config.init)
         # only now, so that a mistake in the configuration leaves no empty folder behind
-        self.folder = _next_folder(config.model) if out is None else Path(out)
+        self.folder = self.world.first(lambda: _next_folder(config.model)) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
         sync_folder(self.folder.absolute().parent)
@@ -162,6 +168,7 @@ class Trainer:
         config: TrainConfig | None = None,
         *,
         say: Callable[[str], None] = print,
+        world: World | None = None,
     ) -> Trainer:
         """The run in a folder, at the point where it stopped.
 
@@ -170,6 +177,7 @@ class Trainer:
             config: None, or the run's own configuration with another of `epochs`, `workers`, `device`, `bad_images` and
                 `checkpoint_every`.
             say: is given each line of the report.
+            world: the processes that train together, not necessarily as many as before; None for this one alone.
 
         Raises:
             FileNotFoundError: where the folder holds no run.
@@ -184,19 +192,27 @@ class Trainer:
                     f"only {', '.join(_MAY_CHANGE)} can change on resuming, other changes need a new run"
                 )
         self = cls.__new__(cls)
+        self.world = world or World()
         self._build(config, say)
         self.folder = Path(folder)
-        clear_drafts(self.folder, (CONFIG, METRICS, CHECKPOINT, BEST, _CURVE, _OVERLAYS))
-        if has_checkpoint(self.folder):
-            self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, say))
-        else:
-            self._start_from(config.init)
+        self.world.first(self._take_up)  # which may put a damaged file aside
+        if self.world.rank != 0:
+            self._take_up()
         if config != stored:
             self._write_config()
         return self
 
+    def _take_up(self) -> None:
+        """Load where the run in the folder stopped."""
+        if self.world.rank == 0:
+            clear_drafts(self.folder, (CONFIG, METRICS, CHECKPOINT, BEST, _CURVE, _OVERLAYS))
+        if has_checkpoint(self.folder):
+            self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, self.say))
+        else:
+            self._start_from(self.config.init)
+
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+        self.config, self.say = config, say if self.world.rank == 0 else _nothing
         self.device = choose_device(config.device)
         self.train_set = open_dataset(config.data, "train", **config.data_options("train"))
         if config.bad_images == "skip":
@@ -218,15 +234,17 @@ class Trainer:
             workers=config.workers,
             # a rest of one image would give batch normalisation very different statistics
             drop_last=len(self.train_set) >= config.batch_size,
+            part=(self.world.rank, self.world.size),
         )
         self.module = self.card.create(config.seed)
         self.module.to(self.device)
+        if config.sync_batch_norm and self.world.size > 1:
+            synchronize_batch_norm(self.module, self.world.gather)
         self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
-        self.class_weights = (
-            Tensor(median_frequency_weights(self.train_set)).to(self.device)
-            if config.class_weights == "median"
-            else None
-        )
+        self.class_weights: Tensor | None = None
+        if config.class_weights == "median":
+            weights = self.world.first(lambda: median_frequency_weights(self.train_set))
+            self.class_weights = Tensor(weights).to(self.device)
         # the trainer has a random state of its own, and puts the caller's back when it is done
         outer = random.get_state()
         random.manual_seed(config.seed)
@@ -271,14 +289,15 @@ class Trainer:
         outer = random.get_state()
         random.set_state(self._random)
         self._pace = Pace(self.config.checkpoint_every)
-        with polite_interrupt() as check:  # until everything is saved
+        with polite_interrupt(speaks=self.world.rank == 0) as check:  # until everything is saved
             try:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
             except KeyboardInterrupt as error:
-                raise interrupted(error, self._stop()) from error
-            except (ValueError, OSError):  # a bad file, a full disk: what was learned so far is kept
+                stop = interrupted(error, self._stop())
+                raise (stop if self.world.rank == 0 else FailedElsewhere(stop.exit_code)) from error
+            except (ValueError, OSError, FailedElsewhere):  # a bad file, a full disk: what was learned so far is kept
                 self.say(f"stopped by an error {self._stop()}")
                 raise
             finally:
@@ -292,36 +311,38 @@ class Trainer:
         started = time.perf_counter() - self.seconds
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with tqdm(total=len(self.loader), initial=self.step, desc=title, unit="step", disable=None, leave=False) as bar:
-            for batch in self.loader.epoch(self.epoch, start=self.step):
-                self._train_step(batch)
+            batches = self.loader.epoch(self.epoch, start=self.step)
+            weights = None if self.class_weights is None else self.class_weights.numpy()
+            for share in shares(self.world, batches, self.card.num_classes, weights, check, self._look):
+                self._train_step(share)
                 if self._first_steps is not None and self._first_steps.done:
                     bar.clear()
                     self._say_notes()
                 self.seconds = time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{self.loss_sum / max(1, self.loss_count):.4f}", refresh=False)
-                check()
                 if self._pace.is_due(self.step):
                     self._pace.timed(self._save)
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, share: Share) -> None:
         """One update. If it is interrupted on the way, `_stop` can undo it: so far only buffers and the random state
         have changed, until the weights do."""
         self._before_step = (_buffers(self.module), random.get_state())
-        self._census.see(batch.labels, batch.names)
-        if (batch.labels != IGNORE).any():  # crops of nothing but void have no loss
-            scores, loss, labels = self._forward(batch)
-            value = float(loss.item())
+        self._census.seen |= share.pixels > 0
+        if share.weight:  # crops of nothing but void have no loss
+            scores, loss, labels = share.forward(self.module, self.class_weights, self.device)
+            value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
                 del scores, loss  # with their graph: the step is made once more
-                raise self._broken(f"the loss is {value}", batch)
+                raise self._broken(f"the loss is {value}", share)
             loss.backward()
+            sum_gradients(self.world, self.module, share)
             broken = broken_values(self.module, gradients=True)
             if broken:
                 del scores, loss
-                raise self._broken(broken, batch)
+                raise self._broken(broken, share)
             if self._first_steps is not None:
-                self._first_steps.after_backward(loss, scores, labels)
+                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -331,20 +352,19 @@ class Trainer:
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
-        self.skipped += count_stand_ins(batch.names)
+        self.skipped += share.stand_ins
         self._weights_whole, self._before_step = True, None
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(scores, loss, labels), on the device."""
-        images, labels = (Tensor(a).to(self.device) for a in (batch.images, batch.labels))
-        scores = self.module(images)
-        return scores, F.cross_entropy(scores, labels, weight=self.class_weights, ignore_index=IGNORE), labels
+    def _look(self, batch: Batch) -> None:
+        self._census.see(batch.labels, batch.names)
 
-    def _broken(self, what: str, batch: Batch) -> FloatingPointError:
+    def _broken(self, what: str, share: Share) -> FloatingPointError:
         """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
         from where it began, in debug mode."""
         self._undo()
-        why = broken_values(self.module) or explain_nan(lambda: self._forward(batch)[1])
+        why = broken_values(self.module) or explain_nan(
+            lambda: share.forward(self.module, self.class_weights, self.device)[1]
+        )
         self._undo()
         return FloatingPointError(
             f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
@@ -361,8 +381,8 @@ class Trainer:
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
-        matrix, val_loss = evaluate(
-            self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
+        matrix, val_loss = evaluate_together(
+            self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
         )
         record: Record = {
             "epoch": self.epoch + 1,
@@ -378,7 +398,8 @@ class Trainer:
         self._append_metrics(record)
         score = matrix.mean_iu
         if self.best_epoch == 0 or score > self.best_iu:
-            save_weights(self.folder / BEST, self.module, self.card)
+            if self.world.rank == 0:
+                save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
         self._say_notes()
         unseen = self._census.report()
@@ -390,6 +411,8 @@ class Trainer:
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
+        if self.world.rank != 0:
+            return
         missing = learning_curve(self.folder / _CURVE, self.records)
         if missing:
             self.say(missing)
@@ -405,11 +428,15 @@ class Trainer:
     # -- the run's folder
 
     def _write_config(self) -> None:
+        if self.world.rank != 0:
+            return
         with replacing(self.folder / CONFIG) as draft:
             draft.write_text(self.config.to_json(), encoding="utf-8")
 
     def _append_metrics(self, record: Record) -> None:
         self.records = [*self.records[: self.epoch], record]
+        if self.world.rank != 0:
+            return
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -428,11 +455,13 @@ class Trainer:
             self.records = [json.loads(line) for line in lines[: self.epoch]]
         except json.JSONDecodeError as error:
             raise ValueError(f"train: {file} is damaged ({error}); the file that the run wrote is needed") from error
-        if len(lines) > self.epoch:
+        if len(lines) > self.epoch and self.world.rank == 0:
             with replacing(file) as draft:
                 draft.write_text("".join(line + "\n" for line in lines[: self.epoch]), encoding="utf-8")
 
     def _save(self) -> None:
+        if self.world.rank != 0:  # the state is the same on all
+            return
         progress = {
             "epoch": self.epoch,
             "step": self.step,
@@ -484,6 +513,8 @@ class Trainer:
             f"{self.card.describe()}, {learned:,} learnable parameters; {self.config.data}: {len(self.train_set)} "
             f"training and {len(self.val_set)} validation images; run in {self.folder}"
         )
+        if self.world.size > 1:
+            words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
 
     def _say_notes(self) -> None:
@@ -497,6 +528,10 @@ class Trainer:
 
     def _best_or_nan(self) -> float:
         return math.nan if math.isinf(self.best_iu) else self.best_iu
+
+
+def _nothing(line: str) -> None:
+    """What ranks other than 0 say."""
 
 
 def _card(config: TrainConfig, dataset: Dataset) -> ModelCard:
