@@ -30,6 +30,7 @@ def test_entries_that_a_file_lacks_have_their_defaults():
     [
         ({"epochs": 0}, "epochs is 0; at least 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5; int is needed"),
+        ({"val_every": 0}, "val_every is 0; at least 1"),
         ({"epochs": True}, "epochs is True; int is needed"),
         ({"lr": "0.1"}, "lr is '0.1'; float is needed"),
         ({"lr": 0.0}, "lr is 0.0; a number above 0"),

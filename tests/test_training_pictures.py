@@ -64,7 +64,12 @@ def test_pictures_keep_their_pixels(tmp_path):
 RECORDS = [
     {"epoch": 1, "train_loss": 1.5, "val_loss": 1.2, "mean_iu": 0.2, "pixel_accuracy": 0.5},
     {"epoch": 2, "train_loss": 0.9, "val_loss": None, "mean_iu": None, "pixel_accuracy": 0.6},
+    {"epoch": 3, "train_loss": 0.8, "val_loss": 0.7, "mean_iu": 0.4, "pixel_accuracy": 0.7},
 ]
+
+
+def test_a_curve_goes_on_over_epochs_that_were_not_validated():
+    assert pictures._points(RECORDS, "mean_iu") == ([1, 3], [0.2, 0.4])
 
 
 def test_the_learning_curve_is_drawn(tmp_path):

@@ -184,6 +184,60 @@ def test_more_epochs_go_on_where_the_run_ended(tmp_path):
     assert json.loads((tmp_path / "short" / "config.json").read_text())["epochs"] == 2
 
 
+@pytest.fixture(scope="module")
+def validated_seldom(tmp_path_factory):
+    """The folder of a run of three epochs that validates the second, and the last."""
+    folder = tmp_path_factory.mktemp("seldom") / "run"
+    lines = []
+    train(replace(WITH_DROPOUT, epochs=3, val_every=2), folder, say=lines.append)
+    return folder, [line for line in lines if line.startswith("epoch")]
+
+
+def without_scores(run):
+    """What of a run does not depend on which epochs were validated."""
+    run["about"]["progress"].pop("best_iu")
+    run["about"]["progress"].pop("best_epoch")
+    return run["checkpoint"], run["about"], [(r["train_loss"], r["lr"]) for r in run["records"]]
+
+
+def test_epochs_without_validation_train_the_same(tmp_path, validated_seldom):
+    folder, lines = validated_seldom
+    train(replace(WITH_DROPOUT, epochs=3), tmp_path / "run", say=quiet)
+    every, seldom = untimed(tmp_path / "run"), untimed(folder)
+    assert seldom["records"][1:] == every["records"][1:]
+    assert {key: value for key, value in seldom["records"][0].items() if value is not None} == {
+        key: every["records"][0][key] for key in ("epoch", "train_loss", "lr")
+    }
+    assert set(seldom["records"][0]) == set(every["records"][0])
+    best = max(seldom["records"][1:], key=lambda record: record["mean_iu"])
+    assert seldom["about"]["progress"]["best_epoch"] == best["epoch"]
+    assert without_scores(seldom) == without_scores(every)
+    assert ["mean IU" in line for line in lines] == [False, True, True]
+
+
+def test_validation_may_become_rarer_on_resuming(tmp_path, validated_seldom):
+    trainer = Trainer(replace(WITH_DROPOUT, epochs=3), tmp_path / "run", say=quiet)
+    stop_at_forward(trainer, 6, interrupt)  # in the second epoch
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    train(replace(WITH_DROPOUT, epochs=3, val_every=5), tmp_path / "run", resume=True, say=quiet)
+    run = untimed(tmp_path / "run")
+    assert [record["per_class_iu"] is None for record in run["records"]] == [False, True, False]
+    assert without_scores(run) == without_scores(untimed(validated_seldom[0]))
+
+
+def test_the_last_epoch_is_validated_where_resuming_ends_the_run_early(tmp_path):
+    config = replace(TINY, epochs=3, val_every=3, schedule="constant")
+    trainer = Trainer(config, tmp_path / "run", say=quiet)
+    stop_at_forward(trainer, 4, interrupt)  # right after the first epoch, which is not validated
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    train(replace(config, epochs=1), tmp_path / "run", resume=True, say=quiet)
+    train(replace(config, epochs=1), tmp_path / "short", say=quiet)
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    assert untimed(tmp_path / "run")["records"] == untimed(tmp_path / "short")["records"]
+
+
 def test_more_loading_threads_compute_the_same(tmp_path, uninterrupted):
     train(replace(TINY, workers=3), tmp_path / "run", say=quiet)
     assert untimed(tmp_path / "run") == untimed(uninterrupted(TINY))

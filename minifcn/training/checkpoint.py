@@ -133,7 +133,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
         file = file / BEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"load_weights: {path} holds no {BEST}; a folder of `minifcn train` has one after its first epoch"
+                f"load_weights: {path} holds no {BEST}; a folder of `minifcn train` has one after its first validation"
             )
     if not file.is_file():
         raise FileNotFoundError(f"load_weights: there is no file {path}; a run's folder or a weights file is needed")

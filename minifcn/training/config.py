@@ -96,6 +96,7 @@ class TrainConfig:
     )
     flip: bool = _option(True, "mirror every other training image")
     epochs: int = _option(3, "passes over the training images")
+    val_every: int = _option(1, "epochs between validations; the last epoch is always validated", metavar="EPOCHS")
     batch_size: int = _option(8, "images in a step")
     optimizer: str = _option("adam", "how weights are updated", choices=("sgd", "adam"))
     lr: float = _option(3e-3, "learning rate of the first step")
@@ -128,7 +129,7 @@ class TrainConfig:
                     kind is bool
                 )
                 self._check(entry.name, fine, f"{kind.__name__} is needed")
-        for name in ("scenes", "val_scenes", "epochs", "batch_size", "step_epochs", "workers"):
+        for name in ("scenes", "val_scenes", "epochs", "val_every", "batch_size", "step_epochs", "workers"):
             self._check(name, getattr(self, name) >= 1, "at least 1 is needed")
         for name in ("width", "lr", "backbone_lr", "power", "gamma"):
             value = getattr(self, name)

@@ -116,9 +116,9 @@ def learning_curve(path: str | os.PathLike[str], records: Sequence[Mapping[str, 
     FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
     for key, label in (("train_loss", "training"), ("val_loss", "validation")):
-        losses.plot(epochs, _numbers(records, key), marker=".", label=label)
+        losses.plot(*_points(records, key), marker=".", label=label)
     for key, label in (("mean_iu", "mean IU"), ("pixel_accuracy", "pixel accuracy")):
-        scores.plot(epochs, _numbers(records, key), marker=".", label=label)
+        scores.plot(*_points(records, key), marker=".", label=label)
     scores.set_ylim(0, 1)
     for axes, title in ((losses, "loss"), (scores, "validation")):
         axes.set_title(title)
@@ -132,8 +132,10 @@ def learning_curve(path: str | os.PathLike[str], records: Sequence[Mapping[str, 
     return None
 
 
-def _numbers(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    return [float("nan") if record[key] is None else float(record[key]) for record in records]
+def _points(records: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """(epochs, values) where there is a value: the line goes on over epochs that were not validated."""
+    points = [(record["epoch"], float(record[key])) for record in records if record[key] is not None]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def save_labels(path: str | os.PathLike[str], labels: NDArray[np.uint8], palette: ArrayLike) -> None:

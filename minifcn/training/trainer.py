@@ -1,7 +1,7 @@
 """The training loop, and the folder in which a run keeps everything it did.
 
     config.json              the configuration
-    metrics.jsonl            one line per epoch
+    metrics.jsonl            one line per epoch; without validation, all that it would say is null
     checkpoint.safetensors   everything that is needed to go on exactly
     checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
@@ -62,8 +62,17 @@ from minifcn.weights import load
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 _CURVE, _OVERLAYS = "learning_curve.png", "overlays.png"
 # on resuming; everything else would make it another run
-_MAY_CHANGE = ("epochs", "workers", "device", "bad_images", "checkpoint_every")
+_MAY_CHANGE = ("epochs", "val_every", "workers", "device", "bad_images", "checkpoint_every")
 _SHEET_ROWS = 6
+# what a line of metrics.jsonl says of the validation images: null where they were not looked at
+_VALIDATION = (
+    "val_loss",
+    "pixel_accuracy",
+    "mean_accuracy",
+    "mean_iu",
+    "frequency_weighted_iu",
+    "per_class_iu",
+)
 
 Record = dict[str, Any]
 
@@ -174,8 +183,8 @@ class Trainer:
 
         Args:
             folder: the run's folder.
-            config: None, or the run's own configuration with another of `epochs`, `workers`, `device`, `bad_images` and
-                `checkpoint_every`.
+            config: None, or the run's own configuration with another of `epochs`, `val_every`, `workers`, `device`,
+                `bad_images` and `checkpoint_every`.
             say: is given each line of the report.
             world: the processes that train together, not necessarily as many as before; None for this one alone.
 
@@ -294,6 +303,7 @@ class Trainer:
                 while self.epoch < self.config.epochs:
                     self._train_epoch(check)
                     self._finish_epoch(check)
+                self._validate_last(check)
             except KeyboardInterrupt as error:
                 stop = interrupted(error, self._stop())
                 raise (stop if self.world.rank == 0 else FailedElsewhere(stop.exit_code)) from error
@@ -381,14 +391,12 @@ class Trainer:
 
     def _finish_epoch(self, check: Callable[[], None]) -> None:
         started = time.perf_counter()
-        matrix, val_loss = evaluate_together(
-            self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
-        )
+        number = self.epoch + 1
+        validated = number % self.config.val_every == 0 or number == self.config.epochs
         record: Record = {
-            "epoch": self.epoch + 1,
+            "epoch": number,
             "train_loss": self.loss_sum / self.loss_count if self.loss_count else None,
-            "val_loss": None if math.isnan(val_loss) else val_loss,
-            **matrix.summary(),
+            **(self._validate(check) if validated else dict.fromkeys(_VALIDATION)),
             "lr": self.lr,
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
             **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
@@ -396,11 +404,8 @@ class Trainer:
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
         # again and writes them again; the other way round they would be missing.
         self._append_metrics(record)
-        score = matrix.mean_iu
-        if self.best_epoch == 0 or score > self.best_iu:
-            if self.world.rank == 0:
-                save_weights(self.folder / BEST, self.module, self.card)
-            self.best_iu, self.best_epoch = (-math.inf if math.isnan(score) else score), self.epoch + 1
+        if validated:
+            self._keep_if_best(record)
         self._say_notes()
         unseen = self._census.report()
         if self.epoch == 0 and unseen:
@@ -408,6 +413,36 @@ class Trainer:
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
         self._pace.timed(self._save)
+        self.say(_line(record, self.config.epochs))
+
+    def _validate(self, check: Callable[[], None]) -> Record:
+        """The metrics on the validation images, by the names of _VALIDATION. No random numbers are drawn, so weights
+        do not depend on when this is done."""
+        matrix, loss = evaluate_together(
+            self.world, self.module, self.val_set, device=self.device, workers=self.config.workers, after_batch=check
+        )
+        return {"val_loss": None if math.isnan(loss) else loss, **matrix.summary()}
+
+    def _keep_if_best(self, record: Record) -> None:
+        """Save the weights, where no earlier epoch's were as good."""
+        score = record["mean_iu"]
+        score = -math.inf if score is None else score
+        if self.best_epoch == 0 or score > self.best_iu:
+            if self.world.rank == 0:
+                save_weights(self.folder / BEST, self.module, self.card)
+            self.best_iu, self.best_epoch = score, record["epoch"]
+
+    def _validate_last(self, check: Callable[[], None]) -> None:
+        """Validate the last epoch, where the run was resumed to end with one that was not to be validated."""
+        last = self.records[-1]
+        if last["per_class_iu"] is not None:
+            return
+        record = last | self._validate(check)
+        self._keep_if_best(record)
+        self._save()  # before the line: where the power goes in between, all of this is done again
+        self.records = [*self.records[:-1], record]
+        if self.world.rank == 0:
+            self._write_metrics()
         self.say(_line(record, self.config.epochs))
 
     def _make_pictures(self) -> None:
@@ -456,8 +491,11 @@ class Trainer:
         except json.JSONDecodeError as error:
             raise ValueError(f"train: {file} is damaged ({error}); the file that the run wrote is needed") from error
         if len(lines) > self.epoch and self.world.rank == 0:
-            with replacing(file) as draft:
-                draft.write_text("".join(line + "\n" for line in lines[: self.epoch]), encoding="utf-8")
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        with replacing(self.folder / METRICS) as draft:
+            draft.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
 
     def _save(self) -> None:
         if self.world.rank != 0:  # the state is the same on all
@@ -605,8 +643,8 @@ def _line(record: Record, epochs: int) -> str:
     def text(key: str) -> str:
         return "–" if record[key] is None else f"{record[key]:.3f}"
 
+    scores = f"val loss {text('val_loss')}  pixel accuracy {text('pixel_accuracy')}  mean IU {text('mean_iu')}  "
     return (
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {text('train_loss')}  "
-        f"val loss {text('val_loss')}  pixel accuracy {text('pixel_accuracy')}  mean IU {text('mean_iu')}  "
-        f"{record['seconds']:.1f} s"
+        f"{'' if record['per_class_iu'] is None else scores}{record['seconds']:.1f} s"
     )
