@@ -108,7 +108,12 @@ class TrainConfig:
     power: float = _option(0.9, "exponent of the poly schedule")
     step_epochs: int = _option(10, "epochs between the drops of the step schedule")
     gamma: float = _option(0.1, "factor of a drop of the step schedule")
-    class_weights: str = _option("none", "weights of the classes in the loss", choices=("none", "median"))
+    class_weights: str = _option(
+        "none",
+        "weights of the classes in the loss; median: the median of their frequencies by each one's own; sqrt-median: "
+        "the square roots of these, which find rare classes at a lower price for the others",
+        choices=("none", "median", "sqrt-median"),
+    )
     sync_batch_norm: bool = _option(
         False, "under mpiexec: batch norm with the statistics of all processes' images, not of each one's own"
     )

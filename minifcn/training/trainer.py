@@ -251,8 +251,10 @@ class Trainer:
             synchronize_batch_norm(self.module, self.world.gather)
         self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
         self.class_weights: Tensor | None = None
-        if config.class_weights == "median":
+        if config.class_weights != "none":
             weights = self.world.first(lambda: median_frequency_weights(self.train_set))
+            if config.class_weights == "sqrt-median":
+                weights = np.sqrt(weights)
             self.class_weights = Tensor(weights).to(self.device)
         # the trainer has a random state of its own, and puts the caller's back when it is done
         outer = random.get_state()
