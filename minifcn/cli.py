@@ -211,6 +211,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from minifcn.training.trainer import CONFIG, read_config
 
     device = choose_device(arguments.device)
+    _check_tile("eval", arguments.tile, device)
     file = find_weights(arguments.weights)
     module, card = load_model(file)
     run = read_config(file.parent) if (file.parent / CONFIG).is_file() else None
@@ -228,7 +229,9 @@ def _eval(arguments: argparse.Namespace) -> int:
             "data with the same classes are needed"
         )
     module.to(device)
-    matrix, loss = evaluate(module, dataset, device=device, workers=arguments.workers, title="eval")
+    matrix, loss = evaluate(
+        module, dataset, device=device, workers=arguments.workers, title="eval", tile=arguments.tile
+    )
     say(f"{card.describe()} on {len(dataset)} images of {spec}, {arguments.split}\n")
     say(matrix.table(dataset.classes))
     say(f"loss                   {loss:.3f}")
@@ -240,6 +243,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="data set (that of the run)")
     parser.add_argument("--split", default="val", help="part of the data set (val)")
     parser.add_argument("--workers", type=_positive, default=1, metavar="WORKERS", help="threads that load images (1)")
+    _add_tile(parser)
     _add_device(parser)
 
 
@@ -254,8 +258,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from minifcn.training.tiles import AUTO, largest_side
 
     device = choose_device(arguments.device)
-    if arguments.tile == AUTO and device == "cuda":
-        raise ValueError("predict: --tile auto measures the CPU's memory; with a GPU give a number, such as --tile 512")
+    _check_tile("predict", arguments.tile, device)
     images = _image_files(arguments.images)
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
@@ -332,17 +335,28 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="+", help="images, or folders of images")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="folder to write to (predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _add_tile(parser)
+    _add_device(parser)
+
+
+def _add_tile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile",
         type=_tile,
         metavar="PIXELS|auto",
         help="compute squares of that side one after another, with the same result in less memory (whole images)",
     )
-    _add_device(parser)
 
 
 def _tile(text: str) -> int | str:
     return text if text == "auto" else _positive(text)
+
+
+def _check_tile(command: str, tile: int | str | None, device: str) -> None:
+    if tile == "auto" and device == "cuda":
+        raise ValueError(
+            f"{command}: --tile auto measures the CPU's memory; with a GPU give a number, such as --tile 512"
+        )
 
 
 # -- info

@@ -8,11 +8,12 @@ import minifcn as mf
 from minifcn import models, nn
 from minifcn.autograd import Tensor, no_grad
 from minifcn.cli import main
+from minifcn.data import Sample, Shapes
 from minifcn.geometry import CoordMap
 from minifcn.models import parts
 from minifcn.models.field import seen, sees
 from minifcn.models.summary import peak_bytes
-from minifcn.training import inference, predict, tiles
+from minifcn.training import evaluate, inference, predict, tiles
 from minifcn.training.checkpoint import ModelCard, save_weights
 from minifcn.training.tiles import Tile, cut, largest_side, scores_by_tiles
 
@@ -267,6 +268,52 @@ def test_predict_by_tiles_where_the_network_is(name, device):
     assert len(np.unique(expected)) > 1
     found = predict(model.to(device), image, device, tile=32)
     assert np.mean(found != expected) < (0.01 if device == "cuda" else 1e-9)  # float32 on another processor
+
+
+class _Photos(Shapes):
+    """Photographs of two sizes, labelled with what a scene shows, and void in a corner."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        size = (90, 203) if index < 3 else (64, 75)
+        truth = Shapes(4, size, split="val")[index].labels.copy()
+        truth[:40, :50] = 255
+        return Sample(photo(*size), truth, f"photo {index}")
+
+
+def test_evaluation_by_tiles_counts_the_same_pixels(monkeypatch):
+    model, photos = models.create("unet", 6, width=1 / 16, seed=2), _Photos()
+    matrix, loss = evaluate(model, photos)
+    assert np.count_nonzero(matrix.counts.sum(axis=0)) > 1  # of several classes
+    assert matrix.counts.sum() == sum(np.count_nonzero(photos[k].labels != 255) for k in range(4))
+    cuts = []
+    monkeypatch.setattr(tiles, "cut", lambda *given: cuts.append(given[1:]) or cut(*given))
+    by_tiles = evaluate(model, photos, tile=32)
+    assert np.array_equal(by_tiles[0].counts, matrix.counts)
+    assert by_tiles[1] == pytest.approx(loss, rel=1e-6)
+    assert set(cuts) == {((90, 203), 32), ((64, 75), 32)}
+    cuts.clear()
+    monkeypatch.setattr(inference, "largest_side", lambda module, size: 48 if size == (90, 203) else None)
+    assert np.array_equal(evaluate(model, photos, tile="auto")[0].counts, matrix.counts)
+    assert set(cuts) == {((90, 203), 48)}
+    with pytest.raises(ValueError, match=r"evaluate: tile is 'large'; a side in pixels, \"auto\" or None is needed"):
+        evaluate(model, photos, tile="large")
+
+
+def test_the_command_evaluates_by_tiles(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("minifcn.data.open_dataset", lambda *words, **options: _Photos())
+    card = ModelCard("unet", 6, {"width": 1 / 16})
+    save_weights(tmp_path / "unet.safetensors", models.create("unet", 6, width=1 / 16, seed=2), card)
+    words = ["eval", str(tmp_path / "unet.safetensors"), "--data", "shapes"]
+    reports = []
+    for tile in ([], ["--tile", "64"], ["--tile", "auto"]):
+        assert main([*words, *tile]) == 0
+        reports.append(capsys.readouterr().out)
+    assert reports[0] == reports[1] == reports[2]
+    assert main([*words, "--tile", "50"]) == 2
+    assert "a multiple of the network's stride 16, such as 48, is needed" in capsys.readouterr().err
 
 
 @pytest.fixture

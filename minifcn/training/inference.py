@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ import minifcn.functional as F
 from minifcn.array import gpu_status, to_device
 from minifcn.autograd import Tensor, no_grad
 from minifcn.data import IGNORE, Batch, Dataset, Loader, normalize
+from minifcn.models.parts import Part
 from minifcn.nn import Module
 from minifcn.training.metrics import ConfusionMatrix
-from minifcn.training.tiles import scores_by_tiles
+from minifcn.training.tiles import AUTO, largest_side, scores_by_tiles
 
 _PIXELS = 1 << 17  # of the images that go through together: enough to keep a small network busy
 
@@ -55,7 +57,7 @@ def predict(
         ValueError, TypeError: for an image of another shape or type, another side, or a network that cannot be tiled.
     """
 
-    def read(part: tuple[slice, slice]) -> Tensor:
+    def read(part: Part) -> Tensor:
         return Tensor(normalize(image[part])[None]).to(device)
 
     with _evaluating(module), no_grad():
@@ -77,6 +79,7 @@ def evaluate(
     workers: int = 1,
     title: str = "validation",
     after_batch: Callable[[], None] = lambda: None,
+    tile: int | str | None = None,
 ) -> tuple[ConfusionMatrix, float]:
     """(matrix, loss) of a network on a data set: the metrics, and the mean cross-entropy of all valid pixels.
 
@@ -89,28 +92,50 @@ def evaluate(
         workers: threads that load images ahead.
         title: what the progress bar says.
         after_batch: called after every few images; what it raises ends the evaluation.
+        tile: as for `predict`; "auto" finds a side for every size of image from the memory that is free.
 
     Raises:
-        ValueError: for an empty data set, or another number of classes.
+        ValueError: for an empty data set, another number of classes, or another side.
+        TypeError: for a network that cannot be tiled.
     """
+    if isinstance(tile, str) and tile != AUTO:
+        raise ValueError(f'evaluate: tile is {tile!r}; a side in pixels, "{AUTO}" or None is needed')
     loader = Loader(dataset, batch_size=1, shuffle=False, workers=workers)
     matrix = ConfusionMatrix(dataset.num_classes)
     total = 0.0
     with _evaluating(module), no_grad(), tqdm(total=len(loader), desc=title, disable=None, leave=False) as bar:
+        largest = cache(partial(largest_side, module))
         for images, labels in _same_size(loader):
-            scores = module(Tensor(images).to(device))
-            on_device = Tensor(labels).to(device)
-            if scores.shape[1] != dataset.num_classes:
-                raise ValueError(
-                    f"evaluate: the network has {scores.shape[1]} classes and the data {dataset.num_classes}; "
-                    "data with the classes that it was trained on are needed"
-                )
-            matrix.update(labels, _classes(scores))
-            total += float(F.cross_entropy(scores, on_device, ignore_index=IGNORE, reduction="sum").item())
+            side = largest(images.shape[2:]) if isinstance(tile, str) else tile
+            for part, scores in _scores(module, images, device, side):
+                if scores.shape[1] != dataset.num_classes:
+                    raise ValueError(
+                        f"evaluate: the network has {scores.shape[1]} classes and the data {dataset.num_classes}; "
+                        "data with the classes that it was trained on are needed"
+                    )
+                truth = np.ascontiguousarray(labels[:, *part])
+                matrix.update(truth, _classes(scores))
+                on_device = Tensor(truth).to(device)
+                total += float(F.cross_entropy(scores, on_device, ignore_index=IGNORE, reduction="sum").item())
+                del scores  # not to be there beside the next tile's
             bar.update(len(images))
             after_batch()
     valid = int(matrix.counts.sum())
     return matrix, total / valid if valid else float("nan")
+
+
+def _scores(
+    module: Module, images: NDArray[np.float32], device: str, side: int | None
+) -> Iterator[tuple[Part, Tensor]]:
+    """(rows and columns, their scores) of images (N, 3, H, W), at once or by tiles."""
+    if side is None:
+        yield (slice(None), slice(None)), module(Tensor(images).to(device))
+        return
+
+    def read(part: Part) -> Tensor:
+        return Tensor(np.ascontiguousarray(images[:, :, *part])).to(device)
+
+    yield from scores_by_tiles(module, read, (images.shape[2], images.shape[3]), side)
 
 
 def _same_size(loader: Loader) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
