@@ -1,7 +1,8 @@
 """The training loop, and the folder in which a run keeps everything it did.
 
     config.json              the configuration
-    metrics.jsonl            one line per epoch; without validation, all that it would say is null
+    metrics.jsonl            one line per epoch; without validation, all that it would say is null. train_loss is the
+                             mean of the steps' losses per valid pixel, also where what is minimised is their sum
     checkpoint.safetensors   everything that is needed to go on exactly
     checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
@@ -55,6 +56,7 @@ from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.recipes import in_other_words, step_pixels
 from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
@@ -267,7 +269,11 @@ class Trainer:
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._first_steps: FirstSteps | None = FirstSteps(
-            self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
+            self.module,
+            self.optimizer,
+            classes=self.card.classes,
+            total_steps=config.epochs * len(self.loader),
+            reduction=config.loss,
         )
         self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
@@ -295,6 +301,7 @@ class Trainer:
         """
         self._read_metrics()
         self.say(self._introduction())
+        self._say_rates()
         outer = random.get_state()
         random.set_state(self._random)
         self._pace = Pace(self.config.checkpoint_every)
@@ -340,7 +347,7 @@ class Trainer:
         self._before_step = (_buffers(self.module), random.get_state())
         self._census.seen |= share.pixels > 0
         if share.weight:  # crops of nothing but void have no loss
-            scores, loss, labels = share.forward(self.module, self.class_weights, self.device)
+            scores, loss, labels = self._forward(share)
             value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
                 del scores, loss  # with their graph: the step is made once more
@@ -352,11 +359,11 @@ class Trainer:
                 del scores, loss
                 raise self._broken(broken, share)
             if self._first_steps is not None:
-                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels)
+                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels, share.weight)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.loss_sum += value
+            self.loss_sum += value / share.weight if self.config.loss == "sum" else value
             self.loss_count += 1
         self.lr = self._lr()
         if self.schedule is not None:
@@ -365,6 +372,9 @@ class Trainer:
         self.skipped += share.stand_ins
         self._weights_whole, self._before_step = True, None
 
+    def _forward(self, share: Share) -> tuple[Tensor, Tensor, Tensor]:
+        return share.forward(self.module, self.class_weights, self.device, self.config.loss)
+
     def _look(self, batch: Batch) -> None:
         self._census.see(batch.labels, batch.names)
 
@@ -372,13 +382,16 @@ class Trainer:
         """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
         from where it began, in debug mode."""
         self._undo()
-        why = broken_values(self.module) or explain_nan(
-            lambda: share.forward(self.module, self.class_weights, self.device)[1]
-        )
+        why = broken_values(self.module) or explain_nan(lambda: self._forward(share)[1])
         self._undo()
+        summed = (
+            f"; the loss is the sum over {share.weight:,.0f} pixels, so a learning rate for their mean must be divided "
+            "by that, or --loss mean be given"
+        )
         return FloatingPointError(
             f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
             f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
+            f"{summed if self.config.loss == 'sum' else ''}"
         )
 
     def _undo(self) -> None:
@@ -554,6 +567,17 @@ class Trainer:
         if self.world.size > 1:
             words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
+
+    def _say_rates(self) -> None:
+        """At the start of a training with a summed loss: what its rates would be for the mean."""
+        if self.config.loss != "sum" or (self.epoch, self.step) != (0, 0):
+            return
+        weights = None if self.class_weights is None else self.class_weights.numpy()
+        pixels = self.world.first(
+            lambda: step_pixels(self.train_set, self.config.batch_size, self.loader.augment, weights)
+        )
+        if pixels:
+            self.say(in_other_words(self.config, pixels))
 
     def _say_notes(self) -> None:
         """What the first steps have shown, once."""
