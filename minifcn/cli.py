@@ -139,8 +139,10 @@ def _together(words: list[str]) -> AbstractContextManager[None]:
 
 def _train(arguments: argparse.Namespace) -> int:
     from minifcn.training.distributed import find_world
+    from minifcn.training.recipes import configure
     from minifcn.training.trainer import read_config, train
 
+    world = find_world()
     given = _given(arguments)
     folder = arguments.out
     resume = arguments.resume is not None
@@ -156,13 +158,22 @@ def _train(arguments: argparse.Namespace) -> int:
         given["data"] = absolute(given["data"])  # eval and --resume will find it from any folder
     if given.get("init"):
         given["init"] = str(Path(given["init"]).absolute())
-    config = replace(read_config(folder), **given) if resume else TrainConfig(**given)
+    if arguments.recipe is not None and resume:
+        raise ValueError("train: --recipe is for a new run; one that is resumed has its numbers in config.json")
+    note = None
+    if resume:
+        config = replace(read_config(folder), **given)
+    elif arguments.recipe is None:
+        config = TrainConfig(**given)
+    else:
+        config, note = world.first(lambda: configure(arguments.recipe, given))
     useless = [name for name in ("size", "scenes", "val_scenes") if name in given and config.kind != "shapes"]
     if useless:
         raise ValueError(
             f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
         )
-    world = find_world()
+    if note is not None and world.rank == 0:
+        say(note)
     result = train(config, folder, resume=resume, say=say, world=world)
     if world.rank == 0:
         say(f"best weights (epoch {result.epoch}) and pictures are in {result.folder}")
@@ -176,6 +187,13 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    from minifcn.training.recipes import RECIPES
+
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="hyper-parameters by name, which other options override; `minifcn info --recipes` lists them",
+    )
     for entry in fields(TrainConfig):
         _add_field(parser, entry.name)
     parser.add_argument("--out", metavar="RUN", help="folder of the run, new or empty (next free runs/MODEL-N)")
@@ -352,6 +370,11 @@ def _info(arguments: argparse.Namespace) -> int:
     from minifcn import models
     from minifcn.models.summary import summarize
 
+    if arguments.recipes:
+        from minifcn.training.recipes import RECIPES
+
+        say("\n\n".join(map(str, RECIPES.values())))
+        return OK
     if arguments.model is None:
         say("\n".join(models.available()))
         return OK
@@ -366,6 +389,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="name of a network; without one, all names are listed"
     )
+    parser.add_argument("--recipes", action="store_true", help="list the recipes of `minifcn train --recipe` instead")
     _add_network(parser, (360, 480))
     parser.add_argument(
         "--memory",

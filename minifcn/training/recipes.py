@@ -166,8 +166,10 @@ RECIPES = {
             "step and the sum of its pixels' losses; epochs are those of SBD's 8,498 images. AlexNet's 20 images a "
             "step (iter_size), each with a mean of its own, are one batch with one mean here",
             (
-                ("*", {"width": 1.0, **_SOLVER, "momentum": 0.99, "batch_size": 1, "loss": "sum"}),
-                ("*", {"epochs": _ITERATIONS}),
+                (
+                    "*",
+                    {"width": 1.0, **_SOLVER, "momentum": 0.99, "batch_size": 1, "loss": "sum", "epochs": _ITERATIONS},
+                ),
                 ("fcn32s_vgg*", {"lr": 1e-10}),
                 ("fcn16s_vgg*", {"lr": 1e-12}),
                 ("fcn8s_vgg*", {"lr": 1e-14}),
