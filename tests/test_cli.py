@@ -194,7 +194,7 @@ def test_a_recipe_by_name_and_what_overrides_it(capsys):
     assert f"with about {pixels:,.0f} valid pixels a step, lr 1e-12 is {config['lr']:.3g}" in said
     assert 1000 < pixels < 2048  # two scenes of 32×32, with void
     assert main(["train", "--resume", "run"]) == 0
-    assert "config.json" in complaint(capsys, "train", "--resume", "run", "--recipe", "reference")
+    assert "--recipe is for a new run" in complaint(capsys, "train", "--resume", "run", "--recipe", "reference")
     assert "has no learning rate for unet; --lr is" in complaint(
         capsys, "train", "--recipe", "paper", "--model", "unet"
     )
