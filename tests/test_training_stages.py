@@ -354,6 +354,10 @@ def test_a_mistake_leaves_nothing_behind(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         train_stages(configs, tmp_path / "run", say=quiet)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run" / NAMES[0]).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train_stages(configs, tmp_path / "run", say=quiet)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run", tmp_path / "run" / NAMES[0]]
 
 
 def test_what_may_change_on_resuming(whole, tmp_path):

@@ -22,6 +22,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,21 +195,23 @@ def train_stages(
     with world.ending():
         stages = tuple(Stage(config) for config in configs)
         if out is None:
-            folder = world.first(lambda: next_folder(f"{configs[-1].model}-staged"))
+            folder, new = world.first(lambda: next_folder(f"{configs[-1].model}-staged")), True
         else:
             folder = Path(out)
-            world.first(lambda: _check_folder(folder, stages))
+            new = world.first(lambda: _check_folder(folder, stages))
         if world.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, stages)
         try:
-            return _train(folder, stages, say, world)
-        except BaseException:
-            # a mistake in the configuration leaves nothing behind, as where one network is trained
-            if world.rank == 0 and {entry.name for entry in folder.iterdir()} == {STAGES}:
+            first = _begin(folder, stages, 0, say, world)
+        except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
+            if world.rank == 0:
                 (folder / STAGES).unlink()
-                folder.rmdir()
+                with suppress(OSError):  # there is a stage in it
+                    if new:
+                        folder.rmdir()
             raise
+        return _train(folder, stages, say, world, first)
 
 
 def resume_stages(
@@ -294,37 +297,41 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _train(folder: Path, stages: tuple[Stage, ...], say: Callable[[str], None], world: World) -> StagedResult:
-    speak = say if world.rank == 0 else _silent
+def _train(
+    folder: Path, stages: tuple[Stage, ...], say: Callable[[str], None], world: World, first: Trainer | None = None
+) -> StagedResult:
+    """Everything that is not finished; `first` is the first stage's run, where it was begun already."""
     for k, stage in enumerate(stages):
         if stage.result is not None:
             continue
-        before = _folder(folder, stages, k - 1) if k else None
-        origin = "" if before is None else f", from the best weights of {before.name}"
-        speak(f"stage {k + 1} of {len(stages)}: {stage.config.model}{origin}")
-        trainer = _trainer(_folder(folder, stages, k), stage.config, before, say, world)
-        trainer.whole = folder
+        trainer = _begin(folder, stages, k, say, world) if first is None else first
+        first = None  # not to be there beside the next stage's
         done = _result(trainer.fit(), trainer.card.classes)
+        del trainer
         stages = (*stages[:k], replace(stage, result=done), *stages[k + 1 :])
         if world.rank == 0:
             _write(folder, stages)
     if world.rank == 0:
         _draw(folder, stages)
-    speak(stages_table(stages))
+        say(stages_table(stages))
     return StagedResult(folder, stages)
 
 
-def _trainer(
-    folder: Path, config: TrainConfig, before: Path | None, say: Callable[[str], None], world: World
-) -> Trainer:
-    """The run in a stage's folder, where it stopped; a new one where there is none."""
-    if before is not None:
-        config = replace(config, init=str(before.absolute()))
-    if not world.first((folder / CONFIG).is_file):
-        if world.rank == 0:
-            clear_drafts(folder, (CONFIG,))
-        return Trainer(config, folder, say=say, world=world)
-    return Trainer.resume(folder, _taken_up(folder, config, before), say=say, world=world)
+def _begin(folder: Path, stages: Sequence[Stage], k: int, say: Callable[[str], None], world: World) -> Trainer:
+    """A stage's run where it stopped, or a new one where there is none."""
+    config, run = stages[k].config, _folder(folder, stages, k)
+    before = _folder(folder, stages, k - 1) if k else None
+    if world.rank == 0:
+        origin = "" if before is None else f", from the best weights of {before.name}"
+        say(f"stage {k + 1} of {len(stages)}: {config.model}{origin}")
+        clear_drafts(run, (CONFIG,))  # or a folder without a run would not be empty
+    if world.first((run / CONFIG).is_file):
+        trainer = Trainer.resume(run, _taken_up(run, config, before), say=say, world=world)
+    else:
+        init = config.init if before is None else str(before.absolute())
+        trainer = Trainer(replace(config, init=init), run, say=say, world=world)
+    trainer.whole = folder
+    return trainer
 
 
 def _taken_up(folder: Path, config: TrainConfig, before: Path | None) -> TrainConfig:
@@ -362,10 +369,10 @@ def _draw(folder: Path, stages: Sequence[Stage]) -> None:
     overlay_sheet(folder / PICTURE, rows, card.classes, card.palette, titles)
 
 
-def _check_folder(folder: Path, stages: Sequence[Stage]) -> None:
-    """Refuse a folder with anything but these stages, trained so far as they may be."""
+def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
+    """Whether there is no such folder; refuses one with anything but these stages, trained so far as they may be."""
     if not folder.exists():
-        return
+        return True
     if not folder.is_dir():
         raise FileExistsError(f"train: {folder} is a file; a folder is needed")
     if (folder / STAGES).is_file():
@@ -379,6 +386,7 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> None:
     for k, run in enumerate(ours):
         if (run / CONFIG).is_file():
             _taken_up(run, stages[k].config, ours[k - 1] if k else None)
+    return False
 
 
 def _folder(folder: Path, stages: Sequence[Stage], k: int) -> Path:
@@ -392,7 +400,3 @@ def _write(folder: Path, stages: Sequence[Stage]) -> None:
     ]
     with replacing(folder / STAGES) as draft:
         draft.write_text(json.dumps({"stages": entries}, indent=2) + "\n", encoding="utf-8")
-
-
-def _silent(line: str) -> None:
-    """What ranks other than 0 say."""
