@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dis
 import io
+import math
 import os
 import sys
 import warnings
@@ -138,36 +139,81 @@ def _together(words: list[str]) -> AbstractContextManager[None]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from minifcn.training.checkpoint import STAGES
     from minifcn.training.distributed import find_world
-    from minifcn.training.trainer import read_config, train
+    from minifcn.training.stages import PICTURE, resume_stages, train_stages
+    from minifcn.training.trainer import train
 
+    world = find_world()
     given = _given(arguments)
-    folder = arguments.out
-    resume = arguments.resume is not None
-    if resume and arguments.resume:
-        if folder is not None and Path(folder) != Path(arguments.resume):
-            raise ValueError(f"train: --resume {arguments.resume} and --out {folder} are two folders; give one")
-        folder = arguments.resume
-    if resume and folder is None:
-        raise ValueError("train: --resume needs the folder of a run, for example --resume runs/fcn8s_resnet18-1")
+    resume = _resumed(arguments)
     if "data" in given:
         from minifcn.data import absolute
 
         given["data"] = absolute(given["data"])  # eval and --resume will find it from any folder
     if given.get("init"):
         given["init"] = str(Path(given["init"]).absolute())
-    config = replace(read_config(folder), **given) if resume else TrainConfig(**given)
-    useless = [name for name in ("size", "scenes", "val_scenes") if name in given and config.kind != "shapes"]
-    if useless:
-        raise ValueError(
-            f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
-        )
-    world = find_world()
-    result = train(config, folder, resume=resume, say=say, world=world)
-    if world.rank == 0:
-        say(f"best weights (epoch {result.epoch}) and pictures are in {result.folder}")
-        say(f"mean IU {result.mean_iu:.2f}")
+    stages = None
+    if resume is not None and (Path(resume) / STAGES).is_file():
+        stages = resume_stages(resume, given, say=say, world=world)
+    else:
+        configs, notes = world.first(lambda: _planned(arguments, given, resume))
+        useless = [name for name in ("size", "scenes", "val_scenes") if name in given and configs[0].kind != "shapes"]
+        if useless:
+            raise ValueError(
+                f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
+            )
+        if world.rank == 0:
+            for note in notes:
+                say(note)
+        if arguments.staged:
+            stages = train_stages(configs, arguments.out, say=say, world=world)
+        else:
+            run = train(configs[0], resume or arguments.out, resume=resume is not None, say=say, world=world)
+    if world.rank == 0 and stages is not None:
+        say(f"the stages' weights and {PICTURE} are in {stages.folder}")
+        say(f"mean IU {stages.mean_iu:.2f}")
+    elif world.rank == 0:
+        say(f"best weights (epoch {run.epoch}) and pictures are in {run.folder}")
+        say(f"mean IU {run.mean_iu:.2f}")
     return OK
+
+
+def _resumed(arguments: argparse.Namespace) -> str | None:
+    """The folder of the run to resume, after what cannot be combined was refused; None for a new run."""
+    if arguments.resume is not None:
+        if arguments.resume and arguments.out is not None and Path(arguments.out) != Path(arguments.resume):
+            raise ValueError(f"train: --resume {arguments.resume} and --out {arguments.out} are two folders; give one")
+        if not (arguments.resume or arguments.out):
+            raise ValueError("train: --resume needs the folder of a run, for example --resume runs/fcn8s_resnet18-1")
+        for name in ("recipe", "staged", "stage_epochs", "stage_lr"):
+            if getattr(arguments, name):
+                raise ValueError(
+                    f"train: --{name.replace('_', '-')} is for a new run; one that is resumed has it in its folder"
+                )
+        return str(arguments.resume or arguments.out)
+    for name in ("stage_epochs", "stage_lr"):
+        if getattr(arguments, name) and not arguments.staged:
+            raise ValueError(f"train: --{name.replace('_', '-')} is for --staged, which is missing")
+    return None
+
+
+def _planned(
+    arguments: argparse.Namespace, given: dict[str, Any], resume: str | None
+) -> tuple[Sequence[TrainConfig], list[str]]:
+    """The configurations of a run or of a new run's stages, and what is to be said of them."""
+    from minifcn.training.recipes import configure
+    from minifcn.training.stages import plan
+    from minifcn.training.trainer import read_config
+
+    if resume is not None:
+        return [replace(read_config(resume), **given)], []
+    if arguments.staged:
+        return plan(given, recipe=arguments.recipe, epochs=arguments.stage_epochs, lr=arguments.stage_lr)
+    if arguments.recipe is None:
+        return [TrainConfig(**given)], []
+    config, note = configure(arguments.recipe, given)
+    return [config], [] if note is None else [note]
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -176,10 +222,47 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    from minifcn.training.recipes import RECIPES
+
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="hyper-parameters by name, which other options override; `minifcn info --recipes` lists them",
+    )
+    parser.add_argument(
+        "--staged",
+        action="store_true",
+        help="train the FCN-32s first, the FCN-16s from its weights and so on; an FCN-16s or FCN-8s as --model",
+    )
+    parser.add_argument(
+        "--stage-epochs", type=_reader(_counts), metavar="N,N,…", help="epochs of each stage (as --epochs)"
+    )
+    parser.add_argument(
+        "--stage-lr", type=_reader(_factors), metavar="X,X,…", help="factors of each stage's learning rate (1)"
+    )
     for entry in fields(TrainConfig):
         _add_field(parser, entry.name)
     parser.add_argument("--out", metavar="RUN", help="folder of the run, new or empty (next free runs/MODEL-N)")
     parser.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with the run in RUN, or in --out")
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Whole numbers above 0 from "20,10,10"."""
+    numbers = [number.strip() for number in text.split(",")]
+    if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
+        raise ValueError(f"{text!r} is no list of whole numbers above 0; one for each stage is needed, as in 20,10,10")
+    return tuple(map(int, numbers))
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    """Numbers above 0 from "1,0.5,0.5"."""
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError(f"{text!r} is no list of numbers above 0; one for each stage is needed, as in 1,0.5,0.5")
+    return numbers
 
 
 def _add_field(parser: argparse.ArgumentParser, name: str) -> None:
@@ -366,6 +449,11 @@ def _info(arguments: argparse.Namespace) -> int:
     from minifcn import models
     from minifcn.models.summary import summarize
 
+    if arguments.recipes:
+        from minifcn.training.recipes import RECIPES
+
+        say("\n\n".join(map(str, RECIPES.values())))
+        return OK
     if arguments.model is None:
         say("\n".join(models.available()))
         return OK
@@ -380,6 +468,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="name of a network; without one, all names are listed"
     )
+    parser.add_argument("--recipes", action="store_true", help="list the recipes of `minifcn train --recipe` instead")
     _add_network(parser, (360, 480))
     parser.add_argument(
         "--memory",

@@ -183,6 +183,32 @@ def test_info_lists_networks_and_layers(capsys):
     assert "training step" not in capsys.readouterr().out
 
 
+def test_a_recipe_by_name_and_what_overrides_it(capsys):
+    words = ["train", "--recipe", "reference", "--model", "fcn16s_vgg11", *TINY, "--epochs", "1", "--loss", "mean"]
+    assert main([*words, "--out", "run"]) == 0
+    said = capsys.readouterr().out
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["momentum"], config["paper_bias"], config["batch_size"], config["width"]) == (0.99, True, 2, 0.0625)
+    assert said.startswith("recipe reference is for the sum over the pixels: with about ")
+    pixels = config["lr"] / 1e-12
+    assert f"with about {pixels:,.0f} valid pixels a step, lr 1e-12 is {config['lr']:.3g}" in said
+    assert 1000 < pixels < 2048  # two scenes of 32×32, with void
+    assert main(["train", "--resume", "run"]) == 0
+    assert "--recipe is for a new run" in complaint(capsys, "train", "--resume", "run", "--recipe", "reference")
+    assert "has no learning rate for unet; --lr is" in complaint(
+        capsys, "train", "--recipe", "paper", "--model", "unet"
+    )
+    assert "invalid choice: 'mine'" in complaint(capsys, "train", "--recipe", "mine")
+
+
+def test_info_lists_recipes(capsys):
+    assert main(["info", "--recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("reference: the solvers of the authors' code")
+    assert "  fcn16s_vgg*        lr 1e-12" in lines
+    assert any("crop 256x320, scale 0.6,1.4, flip True, val_every 2" in line for line in lines)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(capsys, monkeypatch):
     from minifcn.training.trainer import Trainer
 

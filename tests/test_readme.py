@@ -58,10 +58,23 @@ def test_shell_commands_in_order(tmp_path: Path) -> None:
         if command == "train":
             assert re.fullmatch(r"mean IU (0\.\d\d|nan)", done.stdout.strip().splitlines()[-1])
         ran.append(command)
-    laboratory = ["tconv", "align", "align", "trace"]
-    assert ran == ["train", "gradcheck", *laboratory, "info", "train", "eval", "predict", "weights", "weights", "train"]
+    laboratory, staged = ["tconv", "align", "align", "trace"], ["train", "eval", "info"]
+    assert ran == [
+        "train",
+        "gradcheck",
+        *laboratory,
+        "info",
+        "train",
+        "eval",
+        "predict",
+        *staged,
+        "weights",
+        "weights",
+        "train",
+    ]
     assert len(list((tmp_path / "predictions").glob("*_overlay.png"))) == 12
     assert (tmp_path / "runs" / "mine" / "overlays.png").is_file()
+    assert (tmp_path / "runs" / "staged" / "stages.png").is_file()
 
 
 def test_the_test_command_is_the_one_that_ci_runs() -> None:

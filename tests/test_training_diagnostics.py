@@ -389,6 +389,35 @@ def test_too_large_a_rate_for_the_sum_of_the_losses():
     assert one(said, "one step changes ").endswith("a lower learning rate is needed")
 
 
+def test_a_loss_that_is_said_to_be_a_sum_is_looked_at_per_pixel():
+    """What the scores and labels of one of two processes cannot tell: it is given the whole batch's sum and pixels."""
+    net = Net()
+    net.score.weight.data[...] = net.score.bias.data[...] = 0
+    first = FirstSteps(net, optimizer := mf.optim.SGD(net.parameters(), lr=1e-12), steps=3, reduction="sum")
+    for _, (images, labels) in zip(range(3), batches(), strict=False):
+        loss = F.cross_entropy(net(Tensor(images)), labels, reduction="sum")
+        loss.backward()
+        first.after_backward(loss * 2, net(Tensor(images)), labels, pixels=256)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert one(first.report(), "the loss") == (
+        "the loss per pixel is 1.0986 in each of the first 3 steps = ln 3, as if all scores were equal: the updates "
+        "change nothing; a learning rate above 1e-12 is needed"
+    )
+
+
+def test_a_loss_that_is_said_to_be_a_mean_is_not_taken_for_a_sum():
+    net = Net()
+    loss = lambda scores, labels: F.cross_entropy(scores, labels, reduction="sum")  # noqa: E731
+    said = found(net, mf.optim.SGD(net.parameters(), lr=0.5), steps=2, loss=loss, reduction="mean")
+    assert one(said, "one step changes ").endswith("a lower learning rate is needed")
+
+
+def test_there_are_two_reductions():
+    with pytest.raises(ValueError, match="reduction is 'none'; 'mean', 'sum' or None"):
+        FirstSteps(Net(), mf.optim.SGD(Net().parameters(), lr=0.1), reduction="none")
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_loss_that_is_no_number_ends_the_watch():
     net = Net()

@@ -460,6 +460,18 @@ def test_synchronised_norm_is_that_of_one_process(ranks, tmp_path):
     assert abs(own["train_loss"] - one["train_loss"]) > 1e-3  # without it, it is another training
 
 
+def test_stages_on_ranks_are_stages_alone(ranks, tmp_path):
+    """Each stage of all ranks begins with what rank 0 has written of the one before."""
+    for size, name in ((1, "alone"), (2, "together")):
+        options = [*VGG, "--staged", "--stage-epochs", "1,1", "--model", "fcn16s_vgg16", "--out", tmp_path / name]
+        done = ranks(size, "-m", "minifcn", "train", *SMALL, *options)
+    assert done.stdout.count("stage 2 of 2: fcn16s_vgg16") == 1
+    for stage in ("1-fcn32s_vgg16", "2-fcn16s_vgg16"):
+        alike(results(tmp_path / "together" / stage), results(tmp_path / "alone" / stage), 2e-5)
+    ranks(2, "-m", "minifcn", "train", "--resume", tmp_path / "together")
+    assert len(list((tmp_path / "together").iterdir())) == 4
+
+
 INTERRUPTED = """
     import os, signal, sys
     from minifcn.cli import main

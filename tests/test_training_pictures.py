@@ -38,6 +38,18 @@ def test_images_of_different_sizes_share_a_sheet(tmp_path):
         assert sheet.size == (3 * 256 + 4 * 8, sum(heights) + 22 + 22 + 6 * 8)
 
 
+def test_a_sheet_of_several_predictions_has_a_column_for_each(tmp_path):
+    grey, maps = np.full((64, 128, 3), 100, np.uint8), [np.full((64, 128), k, np.uint8) for k in (1, 2, 1)]
+    overlay_sheet(tmp_path / "sheet.png", [(grey, *maps)], ["none", "red", "blue"], PALETTE, ["first", "second"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape[1] == 4 * 256 + 5 * 8
+    found = [pixels[8 + 22 + 8 + 64, 8 + 128 + column * 264].tolist() for column in range(4)]
+    assert found == [[100, 100, 100], [193, 40, 40], [40, 40, 193], [193, 40, 40]]
+    with pytest.raises(ValueError, match=r"a row has 1 predictions; 2, one per title, are needed"):
+        overlay_sheet(tmp_path / "sheet.png", [(grey, *maps[:2])], ["a", "b", "c"], PALETTE, ["first", "second"])
+
+
 def test_a_sheet_needs_a_row(tmp_path):
     with pytest.raises(ValueError, match="there are no rows"):
         overlay_sheet(tmp_path / "sheet.png", [], [], PALETTE)

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from minifcn.data.labels import IGNORE
 
-__all__ = ["Sample", "Dataset", "median_frequency_weights"]
+__all__ = ["Sample", "Dataset", "class_weights", "median_frequency_weights"]
+
+CLASS_WEIGHTS = ("none", "median", "sqrt-median")
 
 
 class Sample(NamedTuple):
@@ -77,3 +79,18 @@ def median_frequency_weights(dataset: Dataset) -> NDArray[np.float32]:
     weights = np.zeros(k, np.float32)
     weights[found] = np.median(frequency) / frequency
     return weights
+
+
+def class_weights(dataset: Dataset, kind: str) -> NDArray[np.float32] | None:
+    """Class weights (K,) by name: "none" (None), "median" (`median_frequency_weights`), or "sqrt-median", the square
+    roots of these, which find rare classes at a lower price for the others.
+
+    Raises:
+        ValueError: for another name, or as `median_frequency_weights`.
+    """
+    if kind not in CLASS_WEIGHTS:
+        raise ValueError(f"class_weights: kind is {kind!r}; one of {', '.join(CLASS_WEIGHTS)} is needed")
+    if kind == "none":
+        return None
+    weights = median_frequency_weights(dataset)
+    return np.sqrt(weights) if kind == "sqrt-median" else weights

@@ -32,6 +32,7 @@ from minifcn.training.files import replacing
 
 BEST = "best.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+STAGES = "stages.json"
 _ENTRY = "minifcn"
 _WEIGHTS, _CHECKPOINT = "weights", "checkpoint"
 _PLAIN, _WITH_SUM = "1", "2"  # versions of both: files of the first have no checksum
@@ -123,13 +124,16 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Module, ModelCard]:
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The weights file that a path means: itself, or the best weights of a run's folder.
+    """The weights file that a path means: itself, or the best weights of a run's folder, or of the last finished stage
+    in a folder of several.
 
     Raises:
         FileNotFoundError: where there is none.
     """
     file = Path(path)
     if file.is_dir():
+        if (file / STAGES).is_file():
+            file = _last_stage(file)
         file = file / BEST
         if not file.is_file():
             raise FileNotFoundError(
@@ -138,6 +142,17 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"load_weights: there is no file {path}; a run's folder or a weights file is needed")
     return file
+
+
+def _last_stage(folder: Path) -> Path:
+    stages = json.loads((folder / STAGES).read_text(encoding="utf-8"))["stages"]
+    finished = [stage["folder"] for stage in stages if stage["result"] is not None]
+    if not finished:
+        raise FileNotFoundError(
+            f"load_weights: no stage in {folder} is finished; give the folder of one, such as "
+            f"{folder / stages[0]['folder']}"
+        )
+    return folder / str(finished[-1])
 
 
 def save_checkpoint(

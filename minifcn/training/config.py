@@ -108,6 +108,11 @@ class TrainConfig:
     power: float = _option(0.9, "exponent of the poly schedule")
     step_epochs: int = _option(10, "epochs between the drops of the step schedule")
     gamma: float = _option(0.1, "factor of a drop of the step schedule")
+    loss: str = _option(
+        "mean",
+        "over the valid pixels of a step; --lr and --weight-decay are for the one that is chosen",
+        choices=("mean", "sum"),
+    )
     class_weights: str = _option(
         "none",
         "weights of the classes in the loss; median: the median of their frequencies by each one's own; sqrt-median: "

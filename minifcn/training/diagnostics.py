@@ -14,7 +14,8 @@ calls a fault follows from how the numbers come about:
     too small a rate   all steps of the run together cannot change any layer by 1 %, and the loss does not fall
 
 The size of a step is taken from the weights themselves, so it holds for SGD and Adam, and for the mean of the pixels'
-losses as well as for their sum. Layers that start at zero have no size to compare with, and are left out there.
+losses as well as for their sum, which is looked at per pixel. Layers that start at zero have no size to compare with,
+and are left out there.
 """
 
 from __future__ import annotations
@@ -93,9 +94,10 @@ class FirstSteps:
         steps: how many steps to look at, at least 1; later calls return at once.
         total_steps: how long the training will be, as far as it is known.
         ignore_index: the label that does not count.
+        reduction: "mean" or "sum", what the loss is over the pixels; None to see it from the first step's scores.
 
     Raises:
-        ValueError: steps or total_steps below 1.
+        ValueError: steps or total_steps below 1, or another reduction.
 
     >>> import minifcn as mf
     >>> upsample = mf.nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1, bias=False).requires_grad_(False)
@@ -124,10 +126,13 @@ class FirstSteps:
         steps: int = STEPS,
         total_steps: int = LONGEST,
         ignore_index: int = IGNORE,
+        reduction: str | None = None,
     ) -> None:
         for name, value in (("steps", steps), ("total_steps", total_steps)):
             if value < 1:
                 raise ValueError(f"FirstSteps: {name} is {value}; at least 1 is needed")
+        if reduction not in (None, "mean", "sum"):
+            raise ValueError(f"FirstSteps: reduction is {reduction!r}; 'mean', 'sum' or None is needed")
         self.module, self.optimizer, self.classes = module, optimizer, classes
         self.steps, self.total_steps, self.ignore_index = steps, total_steps, ignore_index
         momenta = {id(p): group.get("momentum", 0.0) for group in optimizer.param_groups for p in group["params"]}
@@ -135,10 +140,11 @@ class FirstSteps:
             _Seen(name, p, momenta.get(id(p))) for name, p in module.named_parameters() if p.requires_grad
         ]
         self._rate = 0.0  # the highest learning rate
-        self._losses: list[float] = []
+        self._reduction = reduction
+        self._losses: list[float] = []  # the mean over the pixels, also where the loss is their sum
+        self._pixels: list[float] = []
         self._counts: list[NDArray[np.int64]] = []  # of each class's labels, by step
         self._broken: tuple[int, float] | None = None  # step, and its loss that is no number
-        self._summed = 0  # pixels, where the loss is their sum
         self._evaluating = 0  # steps in evaluation mode
         self._single = True  # every batch was one image
         # after the first update:
@@ -151,13 +157,15 @@ class FirstSteps:
         """Whether it has seen the steps that it was to see."""
         return len(self._losses) >= self.steps or self._broken is not None
 
-    def after_backward(self, loss: Tensor, scores: Tensor, labels: Tensor | Array) -> None:
+    def after_backward(self, loss: Tensor, scores: Tensor, labels: Tensor | Array, pixels: float | None = None) -> None:
         """Look at a step, before its update.
 
         Args:
             loss: one element.
             scores: (N, C, H, W), from which the loss was computed.
             labels: (N, H, W), integers 0 … C−1 or ignore_index.
+            pixels: how many pixels the loss is over, where it is not these labels' number: of the whole batch, where
+                several processes share it, and times their weights, where classes have some.
         """
         if self.done:
             return
@@ -173,13 +181,14 @@ class FirstSteps:
             return
         self._rate = max(self._rate, *(float(group["lr"]) for group in self.optimizer.param_groups))
         self._counts.append(np.bincount(counted, minlength=scores.shape[1]))
-        if not self._losses:
-            self._summed = self._pixels_if_summed(value, scores, labels)
+        self._pixels.append(counted.size if pixels is None else pixels)
+        if self._reduction is None:
+            self._reduction = "sum" if self._is_summed(value, scores, labels) else "mean"
         self._evaluating += not self.module.training
         self._single = self._single and len(target) == 1
         if self._losses:
             self._look_at_scores(scores.data)
-        self._losses.append(value)
+        self._losses.append(value / self._pixels[-1] if self._reduction == "sum" else value)
 
     def _look_at_scores(self, scores: Array) -> None:
         """Each question is asked until the answer is that all is well."""
@@ -191,14 +200,13 @@ class FirstSteps:
             winners = scores.argmax(axis=1)
             self._only |= {int(winners.min()), int(winners.max())}
 
-    def _pixels_if_summed(self, loss: float, scores: Tensor, labels: Tensor | Array) -> int:
-        """How many pixels' losses were added up, or 0 where the loss is no such sum."""
-        pixels = int(self._counts[0].sum())
-        if pixels < 2 or loss <= 10 * math.log(max(2, scores.shape[1])):  # what a mean is, before anything is learned
-            return 0
+    def _is_summed(self, loss: float, scores: Tensor, labels: Tensor | Array) -> bool:
+        """Whether the pixels' losses were added up."""
+        if self._pixels[0] < 2 or loss <= 10 * math.log(max(2, scores.shape[1])):  # a mean, before anything is learned
+            return False
         with no_grad():
             total = F.cross_entropy(scores.detach(), labels, ignore_index=self.ignore_index, reduction="sum").item()
-        return pixels if math.isclose(loss, total, rel_tol=0.01) else 0
+        return math.isclose(loss, total, rel_tol=0.01)
 
     def report(self) -> list[str]:
         """What was found so far, a sentence each, causes first; empty where nothing is wrong."""
@@ -266,7 +274,8 @@ class FirstSteps:
             near = math.isclose(losses[0], equal, rel_tol=_ROUNDING)
             as_if = f" = ln {len(labels)}, as if all scores were equal" if near else ""
             yield (
-                f"the loss is {losses[0]:.4f} in each of the first {count} steps{as_if}: the updates change nothing; "
+                f"the loss{self._per_pixel()} is {losses[0]:.4f} in each of the first {count} steps{as_if}: the "
+                "updates change nothing; "
                 f"{self._larger_rate()}"
             )
         elif self._same_for_all:
@@ -283,10 +292,10 @@ class FirstSteps:
             (only,), halves = self._only, [float(np.median(half)) for half in np.array_split(losses, 2)]
             yield (
                 f"every pixel of batches 2 to {count} is answered with class {self._class(only)}, which has "
-                f"{labels[only] / labels.sum():.0%} of the labels, and the loss neither falls beyond its noise (median "
-                f"{halves[0]:.4g} in the first half, {halves[1]:.4g} in the second) nor comes below ln {len(labels)} = "
-                f"{equal:.4f}, what equal scores would lose; check the learning rate, that the masks number the "
-                "classes 0, 1, …, and that the backbone's weights were loaded"
+                f"{labels[only] / labels.sum():.0%} of the labels, and the loss{self._per_pixel()} neither falls "
+                f"beyond its noise (median {halves[0]:.4g} in the first half, {halves[1]:.4g} in the second) nor comes "
+                f"below ln {len(labels)} = {equal:.4f}, what equal scores would lose; check the learning rate, that "
+                "the masks number the classes 0, 1, …, and that the backbone's weights were loaded"
             )
 
     def _rates(self) -> Iterable[str]:
@@ -303,10 +312,12 @@ class FirstSteps:
             return
         wild = max(layers, key=lambda seen: seen.largest)
         if wild.largest > 1:
-            sums = f"; the loss is the sum over {self._summed:,} pixels: divide a learning rate for their mean by that"
+            pixels = f"{self._pixels[0]:,.0f} pixels" if self._pixels else "pixels"
+            sums = f"; the loss is the sum over {pixels}: divide a learning rate for their mean by that"
             yield (
                 f"one step changes {wild.name} by {wild.largest:.2g} times its own size, so nothing is left of it "
-                f"(learning rate {self._rate:.3g}); a lower learning rate is needed{sums if self._summed else ''}"
+                f"(learning rate {self._rate:.3g}); a lower learning rate is needed"
+                f"{sums if self._reduction == 'sum' else ''}"
             )
         most = max(seen.ahead for seen in layers)
         if most * self.total_steps < 0.01 and self._falls() is False and not self._stays():
@@ -352,13 +363,15 @@ class FirstSteps:
     def _larger_rate(self) -> str:
         words = f"a learning rate above {self._rate:.3g} is needed"
         own_size = any("momentum" not in group for group in self.optimizer.param_groups)  # of Adam's steps
-        if own_size or self._summed:
+        if own_size or self._reduction == "sum":
             return words
-        pixels = int(np.mean([count.sum() for count in self._counts]))
         return (
             f"{words}; one for the sum over the pixels, such as the paper's 1e-10, must be multiplied by their number, "
-            f"here {pixels:,} in a step, if the loss is their mean"
+            f"here {np.mean(self._pixels):,.0f} in a step, if the loss is their mean"
         )
+
+    def _per_pixel(self) -> str:
+        return " per pixel" if self._reduction == "sum" else ""
 
     def _class(self, number: int) -> str:
         return str(number) if self.classes is None else f"{number} ({self.classes[number]})"

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from minifcn.data import IGNORE_COLOR, overlay
+from minifcn.data import IGNORE_COLOR, Dataset, Sample, overlay
 from minifcn.training.files import replacing
 
+_ROWS = 6
 _TILE = 256  # pixels across, of every picture in the sheet
 _GAP = 8
 _ALPHA = 0.6
@@ -23,28 +24,40 @@ _NO_MATPLOTLIB = 'learning_curve.png needs matplotlib; pip install "minifcn[plot
 _said: set[str] = set()  # what has been said once need not be said again
 
 
+def some_samples(dataset: Dataset) -> list[Sample]:
+    """Up to six samples at equal distances, to show."""
+    numbers = np.linspace(0, len(dataset) - 1, min(_ROWS, len(dataset))).round().astype(int)
+    return [dataset[int(number)] for number in numbers]
+
+
 def overlay_sheet(
     path: str | os.PathLike[str],
-    rows: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+    rows: Sequence[tuple[NDArray[Any], ...]],
     classes: Sequence[str],
     palette: ArrayLike,
+    titles: Sequence[str] = ("prediction",),
 ) -> None:
-    """Write a PNG of rows image | truth | prediction with the classes' names and colours below, atomically.
+    """Write a PNG of rows image | truth | prediction … with the classes' names and colours below, atomically.
 
     Args:
         path: the file.
-        rows: images (H, W, 3) uint8, each with its true and predicted classes (H, W); sizes may differ by row.
+        rows: images (H, W, 3) uint8, each with its true classes (H, W) and with those of each prediction; sizes may
+            differ by row.
         classes: K names.
         palette: K colours (red, green, blue), 0…255: (K, 3).
+        titles: of the predictions.
 
     Raises:
-        ValueError: without rows.
+        ValueError: without rows, or for another number of predictions than titles.
     """
     if not rows:
         raise ValueError("overlay_sheet: there are no rows; at least one image is needed")
-    strips = [_strip(*row, palette) for row in rows]
+    wrong = [len(row) - 2 for row in rows if len(row) != 2 + len(titles)]
+    if wrong:
+        raise ValueError(f"overlay_sheet: a row has {wrong[0]} predictions; {len(titles)}, one per title, are needed")
+    strips = [_strip(image, maps, palette) for image, *maps in rows]
     legend = _legend(classes, palette, strips[0].width)
-    parts = [_titles(strips[0].width), *strips, legend]
+    parts = [_titles(strips[0].width, ("image", "truth", *titles)), *strips, legend]
     height = sum(part.height for part in parts) + _GAP * (len(parts) + 1)
     sheet = Image.new("RGB", (strips[0].width + 2 * _GAP, height), _PAPER)
     y = _GAP
@@ -54,14 +67,14 @@ def overlay_sheet(
     _save(path, sheet)
 
 
-def _strip(image: NDArray[Any], labels: NDArray[Any], prediction: NDArray[Any], palette: ArrayLike) -> Image.Image:
-    """The three pictures of one row, side by side, at the sheet's scale."""
+def _strip(image: NDArray[Any], maps: Sequence[NDArray[Any]], palette: ArrayLike) -> Image.Image:
+    """The pictures of one row, side by side, at the sheet's scale."""
     # over grey, a class keeps the hue that the legend shows
     grey = np.repeat(image.mean(axis=2).round().astype(np.uint8)[..., None], 3, axis=2)  # (H, W, 3)
-    pictures = [image, overlay(grey, labels, palette, _ALPHA), overlay(grey, prediction, palette, _ALPHA)]
+    pictures = [image, *(overlay(grey, labels, palette, _ALPHA) for labels in maps)]
     h, v = image.shape[:2]
     size = (_TILE, max(1, round(_TILE * h / v)))
-    strip = Image.new("RGB", (3 * _TILE + 2 * _GAP, size[1]), _PAPER)
+    strip = Image.new("RGB", (len(pictures) * (_TILE + _GAP) - _GAP, size[1]), _PAPER)
     # enlarged pixels stay squares that one can count; a reduced picture is averaged
     resampling = Image.Resampling.NEAREST if v <= _TILE else Image.Resampling.BOX
     for column, picture in enumerate(pictures):
@@ -70,9 +83,9 @@ def _strip(image: NDArray[Any], labels: NDArray[Any], prediction: NDArray[Any], 
     return strip
 
 
-def _titles(width: int) -> Image.Image:
+def _titles(width: int, titles: Sequence[str]) -> Image.Image:
     line = Image.new("RGB", (width, _LINE), _PAPER)
-    for column, title in enumerate(("image", "truth", "prediction")):
+    for column, title in enumerate(titles):
         ImageDraw.Draw(line).text((column * (_TILE + _GAP), 4), title, fill=_INK, font=ImageFont.load_default())
     return line
 

@@ -1,8 +1,8 @@
 """What one process of several does of a training step: its share of the batch, of the loss and of the gradient.
 
 A batch is the global one. Its loss is the mean over the valid pixels of all its images, weighted where classes have
-weights, so a share's losses are summed and divided by what the whole batch weighs; gradients then simply add up. With
-one process all of this is what it would be without.
+weights, so a share's losses are summed and divided by what the whole batch weighs; gradients then simply add up. Where
+the loss is the sum, nothing is divided. With one process all of this is what it would be without.
 """
 
 from __future__ import annotations
@@ -46,20 +46,21 @@ class Share:
     weight: float
 
     def forward(
-        self, module: Module, class_weights: Tensor | None = None, device: str = "cpu"
+        self, module: Module, class_weights: Tensor | None = None, device: str = "cpu", reduction: str = "mean"
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(scores, loss, labels) on the device; the losses of all processes add up to the batch's mean cross-entropy.
+        """(scores, loss, labels) on the device; the losses of all processes add up to the batch's cross-entropy.
 
         Args:
             module: the network; its dropout draws what it would draw for these images of the whole batch.
             class_weights: (K,) or None for 1.
             device: where the network is.
+            reduction: "mean" or "sum" over the batch's valid pixels.
         """
         images, labels = (Tensor(a).to(device) for a in (self.batch.images, self.batch.labels))
         with random.part(self.first, len(images), self.count):
             scores = module(images)
         total = F.cross_entropy(scores, labels, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-        return scores, total * (1 / self.weight), labels
+        return scores, total if reduction == "sum" else total * (1 / self.weight), labels
 
 
 def shares(

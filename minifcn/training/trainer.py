@@ -1,7 +1,8 @@
 """The training loop, and the folder in which a run keeps everything it did.
 
     config.json              the configuration
-    metrics.jsonl            one line per epoch; without validation, all that it would say is null
+    metrics.jsonl            one line per epoch; without validation, all that it would say is null. train_loss is the
+                             mean of the steps' losses per valid pixel, also where what is minimised is their sum
     checkpoint.safetensors   everything that is needed to go on exactly
     checkpoint.previous.safetensors   the one before, for when the newest is damaged
     best.safetensors         the weights with the best validation mean IU
@@ -54,7 +55,8 @@ from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import interrupted, polite_interrupt
-from minifcn.training.pictures import learning_curve, overlay_sheet
+from minifcn.training.pictures import learning_curve, overlay_sheet, some_samples
+from minifcn.training.recipes import in_other_words, step_pixels
 from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
@@ -62,8 +64,7 @@ from minifcn.weights import load
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 _CURVE, _OVERLAYS = "learning_curve.png", "overlays.png"
 # on resuming; everything else would make it another run
-_MAY_CHANGE = ("epochs", "val_every", "workers", "device", "bad_images", "checkpoint_every")
-_SHEET_ROWS = 6
+MAY_CHANGE = ("epochs", "val_every", "workers", "device", "bad_images", "checkpoint_every")
 # what a line of metrics.jsonl says of the validation images: null where they were not looked at
 _VALIDATION = (
     "val_loss",
@@ -138,6 +139,25 @@ def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
     return TrainConfig.from_json(file.read_text(encoding="utf-8", errors="replace"))
 
 
+def check_same_run(folder: str | os.PathLike[str], stored: TrainConfig, config: TrainConfig) -> None:
+    """Refuse to go on with a run under a configuration that would make it another one.
+
+    Args:
+        folder: the run's, for the message.
+        stored: its configuration.
+        config: the one to go on with.
+
+    Raises:
+        ValueError: where they differ in anything but MAY_CHANGE.
+    """
+    for name, value in asdict(stored).items():
+        if name not in MAY_CHANGE and getattr(config, name) != value:
+            raise ValueError(
+                f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
+                f"only {', '.join(MAY_CHANGE)} can change on resuming, other changes need a new run"
+            )
+
+
 class Trainer:
     """One training run: network, optimizer, data and folder.
 
@@ -147,9 +167,14 @@ class Trainer:
         say: is given each line of the report.
         world: the processes that train together; None for this one alone. Rank 0 writes and speaks.
 
+    Attributes:
+        whole: the folder that is to be resumed where this run is a part of something larger; None for its own.
+
     Raises:
         ValueError, FileNotFoundError, FileExistsError: for a configuration, data or folder that cannot be used.
     """
+
+    whole: Path | None = None
 
     def __init__(
         self,
@@ -165,7 +190,7 @@ class Trainer:
         self._build(config, say)
         self._start_from(config.init)
         # only now, so that a mistake in the configuration leaves no empty folder behind
-        self.folder = self.world.first(lambda: _next_folder(config.model)) if out is None else Path(out)
+        self.folder = self.world.first(lambda: next_folder(config.model)) if out is None else Path(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_config()
         sync_folder(self.folder.absolute().parent)
@@ -194,12 +219,7 @@ class Trainer:
         """
         stored = read_config(folder)
         config = stored if config is None else config
-        for name, value in asdict(stored).items():
-            if name not in _MAY_CHANGE and getattr(config, name) != value:
-                raise ValueError(
-                    f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
-                    f"only {', '.join(_MAY_CHANGE)} can change on resuming, other changes need a new run"
-                )
+        check_same_run(folder, stored, config)
         self = cls.__new__(cls)
         self.world = world or World()
         self._build(config, say)
@@ -269,14 +289,22 @@ class Trainer:
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._first_steps: FirstSteps | None = FirstSteps(
-            self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
+            self.module,
+            self.optimizer,
+            classes=self.card.classes,
+            total_steps=config.epochs * len(self.loader),
+            reduction=config.loss,
         )
         self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
         self._weights_whole = True
 
     def _start_from(self, weights: str | None) -> None:
-        """Load what fits of a run or a file into the network, and say what did and what did not."""
+        """Load what fits of a run or a file into the network, and say what did and what did not.
+
+        Where the file is of an FCN with fewer strides, the scores of the new ones begin at zero, as the authors have
+        it: the network starts with what the other has learned.
+        """
         if weights is not None:
             report = load(self.module, find_weights(weights), strict=False)
             self.say(f"starting from {weights}\n{report}")
@@ -287,6 +315,11 @@ class Trainer:
                     f"train: {weights} has {found} of the backbone's {needed} parameters and buffers in the shapes of "
                     f"{self.card.describe()}; {hint}"
                 )
+            new = [odd for odd in report.missing if odd.name.startswith("score_")]
+            if new and "score_fr.weight" in report.matched:
+                zeros = {odd.name: np.zeros(odd.shape, np.float32) for odd in new}
+                self.module.load_state_dict(zeros, strict=False)
+                self.say(f"{', '.join(zeros)} begin at zero")
 
     def fit(self) -> TrainResult:
         """Train up to the configured number of epochs, then make the pictures.
@@ -297,6 +330,7 @@ class Trainer:
         """
         self._read_metrics()
         self.say(self._introduction())
+        self._say_rates()
         outer = random.get_state()
         random.set_state(self._random)
         self._pace = Pace(self.config.checkpoint_every)
@@ -342,7 +376,7 @@ class Trainer:
         self._before_step = (_buffers(self.module), random.get_state())
         self._census.seen |= share.pixels > 0
         if share.weight:  # crops of nothing but void have no loss
-            scores, loss, labels = share.forward(self.module, self.class_weights, self.device)
+            scores, loss, labels = self._forward(share)
             value = float(self.world.gather(np.array(loss.item())).sum())
             if not math.isfinite(value):
                 del scores, loss  # with their graph: the step is made once more
@@ -354,11 +388,11 @@ class Trainer:
                 del scores, loss
                 raise self._broken(broken, share)
             if self._first_steps is not None:
-                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels)
+                self._first_steps.after_backward(Tensor(np.array(value, loss.dtype)), scores, labels, share.weight)
             self._weights_whole = False
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.loss_sum += value
+            self.loss_sum += value / share.weight if self.config.loss == "sum" else value
             self.loss_count += 1
         self.lr = self._lr()
         if self.schedule is not None:
@@ -367,6 +401,9 @@ class Trainer:
         self.skipped += share.stand_ins
         self._weights_whole, self._before_step = True, None
 
+    def _forward(self, share: Share) -> tuple[Tensor, Tensor, Tensor]:
+        return share.forward(self.module, self.class_weights, self.device, self.config.loss)
+
     def _look(self, batch: Batch) -> None:
         self._census.see(batch.labels, batch.names)
 
@@ -374,13 +411,16 @@ class Trainer:
         """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
         from where it began, in debug mode."""
         self._undo()
-        why = broken_values(self.module) or explain_nan(
-            lambda: share.forward(self.module, self.class_weights, self.device)[1]
-        )
+        why = broken_values(self.module) or explain_nan(lambda: self._forward(share)[1])
         self._undo()
+        summed = (
+            f"; the loss is the sum over {share.weight:,.0f} pixels, so a learning rate for their mean must be divided "
+            "by that, or --loss mean be given"
+        )
         return FloatingPointError(
             f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
             f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
+            f"{summed if self.config.loss == 'sum' else ''}"
         )
 
     def _undo(self) -> None:
@@ -455,11 +495,8 @@ class Trainer:
             self.say(missing)
         module, _ = load_model(self.folder / BEST)
         module.to(self.device)
-        count = min(_SHEET_ROWS, len(self.val_set))
-        rows = []
-        for number in np.linspace(0, len(self.val_set) - 1, count).round().astype(int):
-            sample = self.val_set[int(number)]
-            rows.append((sample.image, sample.labels, predict(module, sample.image, self.device)))
+        samples = some_samples(self.val_set)
+        rows = [(sample.image, sample.labels, predict(module, sample.image, self.device)) for sample in samples]
         overlay_sheet(self.folder / _OVERLAYS, rows, self.card.classes, self.card.palette)
 
     # -- the run's folder
@@ -531,7 +568,7 @@ class Trainer:
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
-        again = f"python -m minifcn train --resume {shlex.quote(str(self.folder))}"
+        again = f"python -m minifcn train --resume {shlex.quote(str(self.whole or self.folder))}"
         last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
         if not self._weights_whole:
             return f"inside an update, which cannot be saved; {last}"
@@ -556,6 +593,17 @@ class Trainer:
         if self.world.size > 1:
             words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
+
+    def _say_rates(self) -> None:
+        """At the start of a training with a summed loss: what its rates would be for the mean."""
+        if self.config.loss != "sum" or (self.epoch, self.step) != (0, 0):
+            return
+        weights = None if self.class_weights is None else self.class_weights.numpy()
+        pixels = self.world.first(
+            lambda: step_pixels(self.train_set, self.config.batch_size, self.loader.augment, weights)
+        )
+        if pixels:
+            self.say(in_other_words(self.config, pixels))
 
     def _say_notes(self) -> None:
         """What the first steps have shown, once."""
@@ -629,7 +677,8 @@ def _check_new(folder: Path) -> None:
         raise FileExistsError(f"train: {folder} is not empty, and nothing is overwritten; {hint}")
 
 
-def _next_folder(model: str) -> Path:
+def next_folder(model: str) -> Path:
+    """The next free `runs/<model>-<n>`, made."""
     number = 1
     while True:
         folder = Path("runs") / f"{model}-{number}"
