@@ -1,11 +1,16 @@
 """Several processes with one global batch compute what one process computes: with threads in the place of processes,
-and under mpiexec where mpi4py is installed."""
+and under mpiexec where mpi4py is installed.
 
+Nothing here waits for ever: what has not ended after `LIMIT` seconds shows where its threads are, and fails."""
+
+import faulthandler
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from importlib.util import find_spec
@@ -27,6 +32,7 @@ from minifcn.training.distributed import FailedElsewhere, find_world
 from minifcn.training.shares import evaluate_together, shares, sum_gradients
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 100
 
 
 class ThreadWorld(World):
@@ -45,6 +51,9 @@ class ThreadWorld(World):
     def sum(self, array):
         array[...] = self.gather(array).sum(axis=0)
 
+    def texts(self, own):
+        return self.gather(np.array(own, "U100")).tolist()
+
 
 def on_ranks(size, work):
     """What work(world) returns or raises on each of `size` ranks."""
@@ -58,11 +67,14 @@ def on_ranks(size, work):
             if not isinstance(error, KeyboardInterrupt | FailedElsewhere | OSError):
                 meeting.abort()
 
-    ranks = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    ranks = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in ranks:
         thread.start()
     for thread in ranks:
-        thread.join()
+        thread.join(LIMIT)
+        if thread.is_alive():
+            faulthandler.dump_traceback(sys.__stderr__)
+            pytest.fail(f"a rank has not ended after {LIMIT} seconds")
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, OSError):
             raise result
@@ -376,8 +388,17 @@ MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    """Runs a command of `python -m mpi4py` on some ranks."""
+def path(tmp_path_factory):
+    """A PYTHONPATH with which every process ends after LIMIT seconds at the latest, and says where it was."""
+    folder = tmp_path_factory.mktemp("limited")
+    code = f"import faulthandler; faulthandler.dump_traceback_later({LIMIT}, exit=True)"
+    (folder / "sitecustomize.py").write_text(code)
+    return f"{folder}{os.pathsep}{ROOT}"
+
+
+@pytest.fixture(scope="module")
+def ranks(path):
+    """Runs a command of `python -m mpi4py` on some ranks; the result has stdout and stderr."""
     missing = None
     if find_spec("mpi4py") is None or not MPIEXEC.is_file():
         missing = 'mpi4py and its mpiexec are not installed; pip install ".[mpi]"'
@@ -387,15 +408,30 @@ def ranks():
 
     def run(size, *words, code=0):
         start = [str(MPIEXEC), "-n", str(size)] if size > 1 else []
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*start, sys.executable, "-m", "mpi4py", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            env=environment,
-        )
+        words = [*start, sys.executable, "-m", "mpi4py", *map(str, words)]
+        # into files: the end of a pipe comes only when the last process has closed it
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+            ended = True
+            try:
+                process.wait(LIMIT + 20)
+            except subprocess.TimeoutExpired:
+                ended = False
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(20)
+            texts = []
+            for file in (stdout, stderr):
+                file.seek(0)
+                texts.append(file.read())
+        done = subprocess.CompletedProcess(words, process.returncode, *texts)
+        assert ended, f"not ended after {LIMIT + 20} seconds\n{done.stdout}\n{done.stderr}"
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         return done
 
@@ -607,9 +643,10 @@ def test_five_steps_in_float64(ranks, tmp_path, size):
     assert float(ranks(size, script).stdout) < 1e-12
 
 
-def test_a_whole_network_in_float64(ranks):
+@pytest.mark.usefixtures("ranks")  # or skipped
+def test_a_whole_network_in_float64(monkeypatch, path):
     """FCN-8s on ResNet-18, by the benchmark of ranks and its table."""
-    ranks(1, "-c", "pass")  # or skipped
+    monkeypatch.setenv("PYTHONPATH", path)
     apart = benchmark.difference(2, "fcn8s_resnet18", 0.0625, "float64")
     assert 0 < apart < 1e-12
     numbers = {"median_s": 0.5, "min_s": 0.5, "max_s": 0.5}
