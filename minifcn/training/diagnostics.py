@@ -93,6 +93,9 @@ class FirstSteps:
         steps: how many steps to look at, at least 1; later calls return at once.
         total_steps: how long the training will be, as far as it is known.
         ignore_index: the label that does not count.
+        gather: the arrays of all processes (…) → (size, …), where several share each batch; None for one process. Each
+            gives `after_backward` its own scores and labels, and the loss and gradients of the whole batch; they all
+            find the same.
 
     Raises:
         ValueError: steps or total_steps below 1.
@@ -124,12 +127,14 @@ class FirstSteps:
         steps: int = STEPS,
         total_steps: int = LONGEST,
         ignore_index: int = IGNORE,
+        gather: Callable[[Array], Array] | None = None,
     ) -> None:
         for name, value in (("steps", steps), ("total_steps", total_steps)):
             if value < 1:
                 raise ValueError(f"FirstSteps: {name} is {value}; at least 1 is needed")
         self.module, self.optimizer, self.classes = module, optimizer, classes
         self.steps, self.total_steps, self.ignore_index = steps, total_steps, ignore_index
+        self._gather = gather
         momenta = {id(p): group.get("momentum", 0.0) for group in optimizer.param_groups for p in group["params"]}
         self._parameters = [
             _Seen(name, p, momenta.get(id(p))) for name, p in module.named_parameters() if p.requires_grad
@@ -162,8 +167,8 @@ class FirstSteps:
         if self.done:
             return
         target = to_device(labels.data if isinstance(labels, Tensor) else labels, "cpu")
-        counted = target[target != self.ignore_index]
-        if not counted.size:  # nothing but void has no loss
+        counts = self._all(np.bincount(target[target != self.ignore_index], minlength=scores.shape[1])).sum(axis=0)
+        if not counts.any():  # nothing but void has no loss
             return
         for seen in self._parameters:
             seen.take(len(self._losses))
@@ -172,7 +177,7 @@ class FirstSteps:
             self._broken = (len(self._losses) + 1, value)
             return
         self._rate = max(self._rate, *(float(group["lr"]) for group in self.optimizer.param_groups))
-        self._counts.append(np.bincount(counted, minlength=scores.shape[1]))
+        self._counts.append(counts)
         if not self._losses:
             self._summed = self._pixels_if_summed(value, scores, labels)
         self._evaluating += not self.module.training
@@ -181,15 +186,23 @@ class FirstSteps:
             self._look_at_scores(scores.data)
         self._losses.append(value)
 
+    def _all(self, own: Array) -> Array:
+        """(size, …) what all processes have."""
+        return own[None] if self._gather is None else self._gather(own)
+
     def _look_at_scores(self, scores: Array) -> None:
         """Each question is asked until the answer is that all is well."""
-        self._zero_scores = self._zero_scores and not scores.any()
-        if self._same_for_all is not False and len(scores) > 1:
-            apart = float(abs(scores[1:] - scores[:1]).max())
-            self._same_for_all = apart <= _ROUNDING * float(abs(scores).max())
+        if self._zero_scores:
+            self._zero_scores = not self._all(np.array(bool(scores.any()))).any()
+        if self._same_for_all is not False:
+            apart = float(abs(scores[1:] - scores[:1]).max()) if len(scores) > 1 else math.nan
+            answers = self._all(np.array([apart, float(abs(scores).max())]))
+            answers = answers[~np.isnan(answers[:, 0])]  # of those that have two images
+            if len(answers):
+                self._same_for_all = bool((answers[:, 0] <= _ROUNDING * answers[:, 1]).all())
         if len(self._only) < 2:
             winners = scores.argmax(axis=1)
-            self._only |= {int(winners.min()), int(winners.max())}
+            self._only |= set(self._all(np.array([int(winners.min()), int(winners.max())])).ravel().tolist())
 
     def _pixels_if_summed(self, loss: float, scores: Tensor, labels: Tensor | Array) -> int:
         """How many pixels' losses were added up, or 0 where the loss is no such sum."""
@@ -197,7 +210,8 @@ class FirstSteps:
         if pixels < 2 or loss <= 10 * math.log(max(2, scores.shape[1])):  # what a mean is, before anything is learned
             return 0
         with no_grad():
-            total = F.cross_entropy(scores.detach(), labels, ignore_index=self.ignore_index, reduction="sum").item()
+            own = F.cross_entropy(scores.detach(), labels, ignore_index=self.ignore_index, reduction="sum").item()
+        total = float(self._all(np.array(own)).sum())
         return pixels if math.isclose(loss, total, rel_tol=0.01) else 0
 
     def report(self) -> list[str]:
@@ -325,7 +339,7 @@ class FirstSteps:
                 f"the network was in evaluation mode in {self._evaluating} of the first {len(self._losses)} steps, so "
                 f"{kinds} did not work as it should in training; call train() before, and again after each validation"
             )
-        elif self._single and any(m.training for _, m in modules if isinstance(m, BatchNorm2d)):
+        elif self._single and any(m.training and m.gather is None for _, m in modules if isinstance(m, BatchNorm2d)):
             yield (
                 f"batch norm ({_some(norms)}) sees batches of one image: it uses that image's own statistics in "
                 "training, and an average over images in evaluation, which may be far off; use larger batches, or keep "

@@ -63,6 +63,10 @@ class World:
     def sum(self, array: Array) -> None:
         """The sum over all ranks, in place of a contiguous array; all ranks call it, with one shape."""
 
+    def texts(self, own: str) -> list[str]:
+        """The texts of all ranks, by rank; all ranks call it."""
+        return [own]
+
     def first(self, work: Callable[[], T]) -> T:
         """What work() returns on rank 0, the only one that calls it; on all ranks."""
         return work()
@@ -178,6 +182,10 @@ class MpiWorld(World):
         kind = nccl.NCCL_FLOAT64 if array.dtype == np.float64 else nccl.NCCL_FLOAT32
         where, stream = cast(Any, array).data.ptr, module_of(array).cuda.get_current_stream().ptr
         self._nccl.allReduce(where, where, array.size, kind, nccl.NCCL_SUM, stream)
+
+    def texts(self, own: str) -> list[str]:
+        every: list[str] = self._comm.allgather(own)
+        return every
 
     def first(self, work: Callable[[], T]) -> T:
         result: T = self._comm.bcast(work() if self.rank == 0 else None, root=0)

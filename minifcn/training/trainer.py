@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minifcn import optim, random
-from minifcn.array import Array
+from minifcn.array import Array, module_of
 from minifcn.autograd import Tensor
 from minifcn.data import (
     Augment,
@@ -238,7 +238,8 @@ class Trainer:
         )
         self.module = self.card.create(config.seed)
         self.module.to(self.device)
-        if config.sync_batch_norm and self.world.size > 1:
+        self._synchronized = config.sync_batch_norm and self.world.size > 1
+        if self._synchronized:
             synchronize_batch_norm(self.module, self.world.gather)
         self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
         self.class_weights: Tensor | None = None
@@ -258,7 +259,11 @@ class Trainer:
         self.best_iu, self.best_epoch = -math.inf, 0
         self.records: list[Record] = []
         self._first_steps: FirstSteps | None = FirstSteps(
-            self.module, self.optimizer, classes=self.card.classes, total_steps=config.epochs * len(self.loader)
+            self.module,
+            self.optimizer,
+            classes=self.card.classes,
+            total_steps=config.epochs * len(self.loader),
+            gather=self.world.gather,
         )
         self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
@@ -362,14 +367,22 @@ class Trainer:
         """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
         from where it began, in debug mode."""
         self._undo()
-        why = broken_values(self.module) or explain_nan(
-            lambda: share.forward(self.module, self.class_weights, self.device)[1]
-        )
+        why = broken_values(self.module) or self._explain(share)
         self._undo()
         return FloatingPointError(
             f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
             f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
         )
+
+    def _explain(self, share: Share) -> str | None:
+        """What debug mode says of the step on the first process where it finds something; on all of them."""
+        if self._synchronized:  # who finds something does not go on, and nobody may wait: each as if all had its images
+            size = self.world.size
+            synchronize_batch_norm(self.module, lambda a: module_of(a).stack([a] * size))
+        found = explain_nan(lambda: share.forward(self.module, self.class_weights, self.device)[1])
+        if self._synchronized:
+            synchronize_batch_norm(self.module, self.world.gather)
+        return next((text for text in self.world.texts(found or "") if text), None)
 
     def _undo(self) -> None:
         """Back to where the step under way began, as long as no weight has changed."""
