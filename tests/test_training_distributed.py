@@ -524,8 +524,10 @@ def test_resumed_by_another_number_of_ranks(ranks, alone, tmp_path):
 
 def test_synchronised_norm_is_that_of_one_process(ranks, tmp_path):
     ranks(1, *NORMED, "--epochs", 1, "--out", tmp_path / "alone")
-    ranks(2, *NORMED, "--epochs", 1, "--sync-batch-norm", "--out", tmp_path / "run")
-    ranks(2, *NORMED, "--epochs", 1, "--out", tmp_path / "own")
+    of_all = ranks(2, *NORMED, "--epochs", 1, "--sync-batch-norm", "--out", tmp_path / "run")
+    of_each = ranks(2, *NORMED, "--epochs", 1, "--out", tmp_path / "own")
+    assert "sees batches of one image" not in of_all.stdout
+    assert "larger batches or one norm over all processes (--sync-batch-norm), or keep" in of_each.stdout
     one, synced, own = (results(tmp_path / name)[2][0] for name in ("alone", "run", "own"))
     np.testing.assert_allclose(synced["train_loss"], one["train_loss"], rtol=1e-4)
     assert abs(own["train_loss"] - one["train_loss"]) > 1e-3  # without it, it is another training

@@ -340,10 +340,11 @@ class FirstSteps:
                 f"{kinds} did not work as it should in training; call train() before, and again after each validation"
             )
         elif self._single and any(m.training and m.gather is None for _, m in modules if isinstance(m, BatchNorm2d)):
+            together = "" if self._gather is None else " or one norm over all processes (--sync-batch-norm)"
             yield (
                 f"batch norm ({_some(norms)}) sees batches of one image: it uses that image's own statistics in "
-                "training, and an average over images in evaluation, which may be far off; use larger batches, or keep "
-                "these layers in evaluation mode"
+                f"training, and an average over images in evaluation, which may be far off; use larger batches{together}"
+                ", or keep these layers in evaluation mode"
             )
 
     def _stays(self) -> bool:

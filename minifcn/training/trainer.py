@@ -263,7 +263,7 @@ class Trainer:
             self.optimizer,
             classes=self.card.classes,
             total_steps=config.epochs * len(self.loader),
-            gather=self.world.gather,
+            gather=self.world.gather if self.world.size > 1 else None,
         )
         self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
