@@ -343,8 +343,8 @@ class FirstSteps:
             together = "" if self._gather is None else " or one norm over all processes (--sync-batch-norm)"
             yield (
                 f"batch norm ({_some(norms)}) sees batches of one image: it uses that image's own statistics in "
-                f"training, and an average over images in evaluation, which may be far off; use larger batches{together}"
-                ", or keep these layers in evaluation mode"
+                "training, and an average over images in evaluation, which may be far off; use larger "
+                f"batches{together}, or keep these layers in evaluation mode"
             )
 
     def _stays(self) -> bool:
