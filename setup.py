@@ -22,7 +22,7 @@ setup(
         "minifcn.kernels.cuda": ["*.cu", "*.cuh"],
         "minifcn.lab.page": ["*.html", "*.css", "*.js"],
     },
-    install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3"],
+    install_requires=["numpy>=2", "pillow>=10", "tqdm>=4.60", "safetensors>=0.4", "threadpoolctl>=3.7"],
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],

@@ -78,10 +78,12 @@ def _train(
     processes: int, threads: int, model: str, width: float, dtype: str, weights: Path | None = None
 ) -> dict[str, float]:
     """What rank 0 of these processes reports."""
-    words = [sys.executable, "-m", "benchmarks.ranks", str(threads), model, str(width), dtype, str(weights or "")]
+    # mpi4py's runner: an error of one ends all
+    words = [sys.executable, "-m", "mpi4py", "-m", "benchmarks.ranks"]
+    words += [str(threads), model, str(width), dtype, str(weights or "")]
     if processes > 1:
         words = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(processes), *words]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     result: dict[str, float] = json.loads(done.stdout)
     return result
 

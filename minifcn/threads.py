@@ -128,6 +128,7 @@ def _one_blas_thread() -> Iterator[None]:
     global _blas, _blas_users, _blas_limit
     with _lock:
         if _blas is None:
+            # before version 3.7, a deadlock where another thread, such as a loader's, imported a C extension meanwhile
             from threadpoolctl import ThreadpoolController
 
             _blas = ThreadpoolController().select(user_api="blas")

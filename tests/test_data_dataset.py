@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minifcn.data import Dataset, PairFolder, Sample, Shapes, median_frequency_weights, open_dataset, voc_palette
+from minifcn.data import (
+    Dataset,
+    PairFolder,
+    Sample,
+    Shapes,
+    class_weights,
+    median_frequency_weights,
+    open_dataset,
+    voc_palette,
+)
 
 
 class Given:
@@ -34,6 +43,11 @@ def test_median_frequency_weights_worked_by_hand():
     data = Given([[0, 0, 0, 0], [1, 1, 1, 1]], [[0, 0, 2, 2], [2, 2, 255, 255]])
     # f = 6/14, 1/2, 2/3; the median is 1/2.
     assert median_frequency_weights(data) == pytest.approx([7 / 6, 1, 3 / 4])
+    assert class_weights(data, "median") == pytest.approx([7 / 6, 1, 3 / 4])
+    assert class_weights(data, "sqrt-median") == pytest.approx([(7 / 6) ** 0.5, 1, (3 / 4) ** 0.5])
+    assert class_weights(data, "none") is None
+    with pytest.raises(ValueError, match="kind is 'mean'; one of none, median, sqrt-median is needed"):
+        class_weights(data, "mean")
 
 
 def test_a_class_that_never_occurs_weighs_nothing_and_is_named():

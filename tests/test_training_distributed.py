@@ -1,11 +1,16 @@
 """Several processes with one global batch compute what one process computes: with threads in the place of processes,
-and under mpiexec where mpi4py is installed."""
+and under mpiexec where mpi4py is installed.
 
+Nothing here waits for ever: what has not ended after `LIMIT` seconds shows where its threads are, and fails."""
+
+import faulthandler
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from importlib.util import find_spec
@@ -23,10 +28,13 @@ from minifcn import nn, random
 from minifcn.data import IGNORE, Batch, Loader, Sample, Shapes
 from minifcn.training import TrainConfig, World, load_weights
 from minifcn.training.checkpoint import read
+from minifcn.training.diagnostics import FirstSteps
 from minifcn.training.distributed import FailedElsewhere, find_world
+from minifcn.training.interrupt import Interrupted, signal_of
 from minifcn.training.shares import evaluate_together, shares, sum_gradients
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 100
 
 
 class ThreadWorld(World):
@@ -45,6 +53,9 @@ class ThreadWorld(World):
     def sum(self, array):
         array[...] = self.gather(array).sum(axis=0)
 
+    def texts(self, own):
+        return self.gather(np.array(own, "U100")).tolist()
+
 
 def on_ranks(size, work):
     """What work(world) returns or raises on each of `size` ranks."""
@@ -58,11 +69,14 @@ def on_ranks(size, work):
             if not isinstance(error, KeyboardInterrupt | FailedElsewhere | OSError):
                 meeting.abort()
 
-    ranks = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    ranks = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in ranks:
         thread.start()
     for thread in ranks:
-        thread.join()
+        thread.join(LIMIT)
+        if thread.is_alive():
+            faulthandler.dump_traceback(sys.__stderr__)
+            pytest.fail(f"a rank has not ended after {LIMIT} seconds")
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, OSError):
             raise result
@@ -228,6 +242,35 @@ def test_validation_is_shared():
             close(own_loss, loss, 1e-6)
 
 
+@pytest.mark.parametrize("answers", [(0, 0, 0, 0), (0, 0, 0, 1)], ids=["one class", "another on the last rank"])
+def test_notes_on_the_first_steps_are_on_the_whole_batch(answers):
+    """Rank 0 of three has one image, which is all void; by itself it would never have seen a step."""
+    labels = np.zeros((4, 6, 6), np.int64)
+    labels[2:], labels[0] = 1, IGNORE
+    images = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    losses = np.resize([2.0, 2.5, 2.25], 12)
+
+    def notes(part, gather=None):
+        module = nn.Conv2d(3, 2, 1)
+        optimizer = mf.optim.SGD(module.parameters(), lr=1e-4)
+        watch = FirstSteps(module, optimizer, steps=len(losses), gather=gather)
+        for loss in losses:
+            scores = module(mf.Tensor(images[part]))
+            scores.sum().backward()
+            shown = scores.numpy().copy()
+            for image, answer in zip(shown, answers[part], strict=True):
+                image[answer] = image.max() + 1
+            watch.after_backward(mf.Tensor(loss), mf.Tensor(shown), labels[part])
+            optimizer.step()
+            optimizer.zero_grad()
+        return watch.report()
+
+    whole = notes(slice(None))
+    assert any("is answered with class 0, which has 33% of the labels" in note for note in whole) == (answers[3] == 0)
+    for found in on_ranks(3, lambda world: notes(parts(4, 3)[world.rank], world.gather)):
+        assert found == whole
+
+
 # -- batch norm over all processes
 
 
@@ -298,14 +341,18 @@ def test_synchronised_batch_norm_needs_values():
     [
         ([None, OSError("b")], [FailedElsewhere, OSError]),
         ([OSError("a"), OSError("b")], [OSError, FailedElsewhere]),
-        ([None, KeyboardInterrupt()], [KeyboardInterrupt, KeyboardInterrupt]),
+        ([None, KeyboardInterrupt()], [Interrupted, KeyboardInterrupt]),
+        ([Interrupted(number=15), None, None], [Interrupted] * 3),
         ([OSError("a"), KeyboardInterrupt()], [OSError, FailedElsewhere]),
         ([None, None], [np.ndarray, np.ndarray]),
     ],
 )
 def test_all_end_when_one_does(errors, ends):
-    results = on_ranks(2, lambda world: world.agree(errors[world.rank], [float(world.rank)]))
+    size = len(errors)
+    results = on_ranks(size, lambda world: world.agree(errors[world.rank], [float(world.rank)]))
     assert [type(result) for result in results] == ends
+    numbers = {signal_of(result) for result in results if isinstance(result, KeyboardInterrupt)}
+    assert numbers <= {15 if size == 3 else signal.SIGINT}
     if ends[0] is np.ndarray:
         np.testing.assert_array_equal(results[0], [[0], [1]])
 
@@ -317,7 +364,7 @@ def test_all_end_when_one_does(errors, ends):
 
         return world.together(fail)
 
-    assert [type(result) for result in on_ranks(2, work)] == ends
+    assert [type(result) for result in on_ranks(size, work)] == ends
 
 
 def test_a_bad_image_ends_all_and_names_it():
@@ -376,8 +423,17 @@ MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    """Runs a command of `python -m mpi4py` on some ranks."""
+def path(tmp_path_factory):
+    """A PYTHONPATH with which every process ends after LIMIT seconds at the latest, and says where it was."""
+    folder = tmp_path_factory.mktemp("limited")
+    code = f"import faulthandler; faulthandler.dump_traceback_later({LIMIT}, exit=True)"
+    (folder / "sitecustomize.py").write_text(code)
+    return f"{folder}{os.pathsep}{ROOT}"
+
+
+@pytest.fixture(scope="module")
+def ranks(path):
+    """Runs a command of `python -m mpi4py` on some ranks; the result has stdout and stderr."""
     missing = None
     if find_spec("mpi4py") is None or not MPIEXEC.is_file():
         missing = 'mpi4py and its mpiexec are not installed; pip install ".[mpi]"'
@@ -387,15 +443,30 @@ def ranks():
 
     def run(size, *words, code=0):
         start = [str(MPIEXEC), "-n", str(size)] if size > 1 else []
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*start, sys.executable, "-m", "mpi4py", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            env=environment,
-        )
+        words = [*start, sys.executable, "-m", "mpi4py", *map(str, words)]
+        # into files: the end of a pipe comes only when the last process has closed it
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+            ended = True
+            try:
+                process.wait(LIMIT + 20)
+            except subprocess.TimeoutExpired:
+                ended = False
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(20)
+            texts = []
+            for file in (stdout, stderr):
+                file.seek(0)
+                texts.append(file.read())
+        done = subprocess.CompletedProcess(words, process.returncode, *texts)
+        assert ended, f"not ended after {LIMIT + 20} seconds\n{done.stdout}\n{done.stderr}"
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         return done
 
@@ -453,8 +524,10 @@ def test_resumed_by_another_number_of_ranks(ranks, alone, tmp_path):
 
 def test_synchronised_norm_is_that_of_one_process(ranks, tmp_path):
     ranks(1, *NORMED, "--epochs", 1, "--out", tmp_path / "alone")
-    ranks(2, *NORMED, "--epochs", 1, "--sync-batch-norm", "--out", tmp_path / "run")
-    ranks(2, *NORMED, "--epochs", 1, "--out", tmp_path / "own")
+    of_all = ranks(2, *NORMED, "--epochs", 1, "--sync-batch-norm", "--out", tmp_path / "run")
+    of_each = ranks(2, *NORMED, "--epochs", 1, "--out", tmp_path / "own")
+    assert "sees batches of one image" not in of_all.stdout
+    assert "larger batches or one norm over all processes (--sync-batch-norm), or keep" in of_each.stdout
     one, synced, own = (results(tmp_path / name)[2][0] for name in ("alone", "run", "own"))
     np.testing.assert_allclose(synced["train_loss"], one["train_loss"], rtol=1e-4)
     assert abs(own["train_loss"] - one["train_loss"]) > 1e-3  # without it, it is another training
@@ -472,39 +545,55 @@ def test_stages_on_ranks_are_stages_alone(ranks, tmp_path):
     assert len(list((tmp_path / "together").iterdir())) == 4
 
 
-INTERRUPTED = """
+STOPPED = """
     import os, signal, sys
     from minifcn.cli import main
     from minifcn.training import shares
     from minifcn.training.distributed import find_world
     forward, done = shares.Share.forward, []
-    def pressing(self, *given):
+    def stopping(self, *given):
         done.append(1)
-        if len(done) == 3 and find_world().rank == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        if len(done) == int(sys.argv[2]) and find_world().rank == 1:
+            os.kill(os.getpid(), signal.Signals[sys.argv[1]])
         return forward(self, *given)
-    shares.Share.forward = pressing
+    shares.Share.forward = stopping
     replace = os.replace
     def noted(old, new):
         print(f"rank {find_world().rank} wrote {os.path.basename(new)}", flush=True)
         replace(old, new)
     os.replace = noted
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[3:]))
 """
 
 
-def test_ctrl_c_on_one_rank_stops_all_and_saves_once(ranks, tmp_path):
-    """And the resumed run is the undisturbed one to the bit; each rank's own norm included."""
-    script = tmp_path / "interrupted.py"
-    script.write_text(textwrap.dedent(INTERRUPTED))
-    ranks(2, *NORMED, "--epochs", 2, "--out", tmp_path / "whole")
-    done = ranks(2, script, *NORMED[2:], "--epochs", 2, "--out", tmp_path / "run", code=130)
+def test_stops_and_damage_leave_no_trace(ranks, tmp_path):
+    """Ctrl-C on one rank stops all and saves once. Then the newest checkpoint is damaged, and the run goes on from the
+    one before; SIGTERM stops it again. In the end it is the undisturbed run to the bit, own norms included."""
+    script = tmp_path / "stopped.py"
+    script.write_text(textwrap.dedent(STOPPED))
+    run, words = tmp_path / "run", [*NORMED[2:], "--epochs", 2, "--checkpoint-every", 2]
+    ranks(2, "-m", "minifcn", *words, "--out", tmp_path / "whole")
+    done = ranks(2, script, "SIGINT", 3, *words, "--out", run, code=130)
     writers = set(re.findall(r"rank (\d) wrote checkpoint\.safetensors|rank 1 wrote .*", done.stdout))
     assert writers == {"0"}
+    assert done.stdout.count("wrote checkpoint.safetensors") == 3  # after step 2, the epoch, and when stopped
     (line,) = done.stderr.strip().splitlines()
     assert re.fullmatch("minifcn: interrupted and saved after step 1 of epoch 2; python -m minifcn train .*", line)
-    ranks(2, "-m", "minifcn", "train", "--resume", tmp_path / "run")
-    (arrays, about, records), whole = results(tmp_path / "run"), results(tmp_path / "whole")
+
+    newest = run / "checkpoint.safetensors"
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(damaged)
+    done = ranks(2, script, "SIGTERM", 1, "train", "--resume", run, code=143)
+    (note,) = re.findall("^note: .* is damaged: .*", done.stdout, re.MULTILINE)
+    assert "going on from checkpoint.previous.safetensors (step 0 of epoch 2), the other one is now" in note
+    assert (run / "checkpoint.damaged.safetensors").read_bytes() == damaged
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("minifcn: interrupted by SIGTERM and saved after step 1 of epoch 2; ")
+
+    done = ranks(2, "-m", "minifcn", "train", "--resume", run)
+    assert "note: " not in done.stdout
+    (arrays, about, records), whole = results(run), results(tmp_path / "whole")
     assert (about, records) == whole[1:]
     for name, array in whole[0].items():
         np.testing.assert_array_equal(arrays[name], array, err_msg=name)
@@ -527,7 +616,7 @@ def test_mistakes_are_said_once(ranks, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_an_image_that_one_rank_cannot_read_ends_the_job(ranks, tmp_path):
+def test_an_image_that_one_rank_cannot_read_ends_the_job_or_is_skipped(ranks, tmp_path):
     """With that rank's sentence, after rank 0 has saved what was learned so far."""
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
@@ -541,12 +630,20 @@ def test_an_image_that_one_rank_cannot_read_ends_the_job(ranks, tmp_path):
     order = next(iter(Loader(kept, len(kept), shuffle=True, seed=0).epoch(0))).names
     bad = next(name for name in names if Path(name).stem == Path(order[3]).stem)  # the second batch's second image
     (tmp_path / "images" / bad).write_bytes((tmp_path / "images" / bad).read_bytes()[:200])
-    words = ["--data", config.data, "--model", "fcn8s_resnet18", "--width", "0.0625", "--batch-size", "2"]
-    done = ranks(2, "-m", "minifcn", "train", *words, "--out", tmp_path / "run", code=2)
+    words = ["-m", "minifcn", "train", "--data", config.data, *VGG, "--batch-size", "2", "--lr", "0.01", "--epochs", 1]
+    done = ranks(2, *words, "--out", tmp_path / "run", code=2)
     (line,) = done.stderr.strip().splitlines()
     assert bad in line
     assert "stopped by an error and saved after step 1 of epoch 1" in done.stdout
     assert load_weights(tmp_path / "run" / "checkpoint.safetensors")
+    # goes on with it skipped, as one process does; every process has counted it
+    done = ranks(2, "-m", "minifcn", "train", "--resume", tmp_path / "run", "--bad-images", "skip")
+    (line,) = re.findall("^skipped, the next image takes its place: .*", done.stdout, re.MULTILINE)
+    assert bad in line
+    ranks(1, *words, "--bad-images", "skip", "--out", tmp_path / "alone")
+    skipped, one = results(tmp_path / "run"), results(tmp_path / "alone")
+    alike(skipped, one, 2e-5)
+    assert skipped[2][0]["skipped"] == one[2][0]["skipped"] == 1
 
 
 ONE_FAILS = """
@@ -571,6 +668,32 @@ def test_a_rank_that_fails_inside_a_step_ends_the_job(ranks, tmp_path):
     done = ranks(2, script, *NORMED[2:], "--out", tmp_path / "run", code=2)
     assert done.stderr.strip().splitlines()[-1] == "KeyError: 'a bug'"
     assert done.stderr.count("Traceback") == 1
+
+
+NAN = """
+    import sys
+    from minifcn.cli import main
+    from minifcn.training import shares
+    from minifcn.training.distributed import find_world
+    forward, done = shares.Share.forward, []
+    def breaking(self, *given):
+        done.append(1)
+        if len(done) >= 2 and find_world().rank == 1:
+            self.batch.images[0, 1, 2, 3] = float("nan")
+        return forward(self, *given)
+    shares.Share.forward = breaking
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("norm", [[], ["--sync-batch-norm"]], ids=["own norm", "synchronised norm"])
+def test_a_nan_of_another_rank_is_explained(ranks, tmp_path, norm):
+    """Where the other ranks compute nothing but numbers in their own share, and wait for nobody."""
+    script = tmp_path / "breaking.py"
+    script.write_text(textwrap.dedent(NAN))
+    done = ranks(2, script, *NORMED[2:], *norm, "--epochs", 1, "--out", tmp_path / "run", code=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert re.match("minifcn: train: the loss is nan in epoch 1, step 2 .*: conv2d: .* NaN", line)
 
 
 EQUAL = """
@@ -619,9 +742,10 @@ def test_five_steps_in_float64(ranks, tmp_path, size):
     assert float(ranks(size, script).stdout) < 1e-12
 
 
-def test_a_whole_network_in_float64(ranks):
+@pytest.mark.usefixtures("ranks")  # or skipped
+def test_a_whole_network_in_float64(monkeypatch, path):
     """FCN-8s on ResNet-18, by the benchmark of ranks and its table."""
-    ranks(1, "-c", "pass")  # or skipped
+    monkeypatch.setenv("PYTHONPATH", path)
     apart = benchmark.difference(2, "fcn8s_resnet18", 0.0625, "float64")
     assert 0 < apart < 1e-12
     numbers = {"median_s": 0.5, "min_s": 0.5, "max_s": 0.5}

@@ -313,17 +313,6 @@ def test_class_weights_change_the_training_and_not_the_validation_loss(tmp_path)
     assert evaluate(module, Shapes(count=2, size=(32, 40), split="val"))[1] == result.records[0]["val_loss"]
 
 
-def test_gentler_class_weights_are_the_square_roots_of_the_median_ones(tmp_path):
-    gentle, full = (
-        Trainer(replace(TINY, class_weights=kind), tmp_path / kind, say=quiet).class_weights
-        for kind in ("sqrt-median", "median")
-    )
-    assert full is not None
-    assert gentle is not None
-    np.testing.assert_allclose(np.asarray(gentle.data) ** 2, full.data, rtol=1e-6)
-    assert np.ptp(full.data) > 0.5  # else roots and weights would be alike
-
-
 def test_crops_of_nothing_but_void_are_passed_over(tmp_path, monkeypatch):
     draw = Shapes.__getitem__
     monkeypatch.setattr(

@@ -95,6 +95,9 @@ class FirstSteps:
         total_steps: how long the training will be, as far as it is known.
         ignore_index: the label that does not count.
         reduction: "mean" or "sum", what the loss is over the pixels; None to see it from the first step's scores.
+        gather: the arrays of all processes (…) → (size, …), where several share each batch; None for one process. Each
+            gives `after_backward` its own scores and labels, and the loss and gradients of the whole batch; they all
+            find the same.
 
     Raises:
         ValueError: steps or total_steps below 1, or another reduction.
@@ -127,6 +130,7 @@ class FirstSteps:
         total_steps: int = LONGEST,
         ignore_index: int = IGNORE,
         reduction: str | None = None,
+        gather: Callable[[Array], Array] | None = None,
     ) -> None:
         for name, value in (("steps", steps), ("total_steps", total_steps)):
             if value < 1:
@@ -135,6 +139,7 @@ class FirstSteps:
             raise ValueError(f"FirstSteps: reduction is {reduction!r}; 'mean', 'sum' or None is needed")
         self.module, self.optimizer, self.classes = module, optimizer, classes
         self.steps, self.total_steps, self.ignore_index = steps, total_steps, ignore_index
+        self._gather = gather
         momenta = {id(p): group.get("momentum", 0.0) for group in optimizer.param_groups for p in group["params"]}
         self._parameters = [
             _Seen(name, p, momenta.get(id(p))) for name, p in module.named_parameters() if p.requires_grad
@@ -164,14 +169,13 @@ class FirstSteps:
             loss: one element.
             scores: (N, C, H, W), from which the loss was computed.
             labels: (N, H, W), integers 0 … C−1 or ignore_index.
-            pixels: how many pixels the loss is over, where it is not these labels' number: of the whole batch, where
-                several processes share it, and times their weights, where classes have some.
+            pixels: how many pixels the loss is over, times their weights where classes have some; None to count them.
         """
         if self.done:
             return
         target = to_device(labels.data if isinstance(labels, Tensor) else labels, "cpu")
-        counted = target[target != self.ignore_index]
-        if not counted.size:  # nothing but void has no loss
+        counts = self._all(np.bincount(target[target != self.ignore_index], minlength=scores.shape[1])).sum(axis=0)
+        if not counts.any():  # nothing but void has no loss
             return
         for seen in self._parameters:
             seen.take(len(self._losses))
@@ -180,8 +184,8 @@ class FirstSteps:
             self._broken = (len(self._losses) + 1, value)
             return
         self._rate = max(self._rate, *(float(group["lr"]) for group in self.optimizer.param_groups))
-        self._counts.append(np.bincount(counted, minlength=scores.shape[1]))
-        self._pixels.append(counted.size if pixels is None else pixels)
+        self._counts.append(counts)
+        self._pixels.append(float(counts.sum()) if pixels is None else pixels)
         if self._reduction is None:
             self._reduction = "sum" if self._is_summed(value, scores, labels) else "mean"
         self._evaluating += not self.module.training
@@ -190,22 +194,31 @@ class FirstSteps:
             self._look_at_scores(scores.data)
         self._losses.append(value / self._pixels[-1] if self._reduction == "sum" else value)
 
+    def _all(self, own: Array) -> Array:
+        """(size, …) what all processes have."""
+        return own[None] if self._gather is None else self._gather(own)
+
     def _look_at_scores(self, scores: Array) -> None:
         """Each question is asked until the answer is that all is well."""
-        self._zero_scores = self._zero_scores and not scores.any()
-        if self._same_for_all is not False and len(scores) > 1:
-            apart = float(abs(scores[1:] - scores[:1]).max())
-            self._same_for_all = apart <= _ROUNDING * float(abs(scores).max())
+        if self._zero_scores:
+            self._zero_scores = not self._all(np.array(bool(scores.any()))).any()
+        if self._same_for_all is not False:
+            apart = float(abs(scores[1:] - scores[:1]).max()) if len(scores) > 1 else math.nan
+            answers = self._all(np.array([apart, float(abs(scores).max())]))
+            answers = answers[~np.isnan(answers[:, 0])]  # of those that have two images
+            if len(answers):
+                self._same_for_all = bool((answers[:, 0] <= _ROUNDING * answers[:, 1]).all())
         if len(self._only) < 2:
             winners = scores.argmax(axis=1)
-            self._only |= {int(winners.min()), int(winners.max())}
+            self._only |= set(self._all(np.array([int(winners.min()), int(winners.max())])).ravel().tolist())
 
     def _is_summed(self, loss: float, scores: Tensor, labels: Tensor | Array) -> bool:
         """Whether the pixels' losses were added up."""
         if self._pixels[0] < 2 or loss <= 10 * math.log(max(2, scores.shape[1])):  # a mean, before anything is learned
             return False
         with no_grad():
-            total = F.cross_entropy(scores.detach(), labels, ignore_index=self.ignore_index, reduction="sum").item()
+            own = F.cross_entropy(scores.detach(), labels, ignore_index=self.ignore_index, reduction="sum").item()
+        total = float(self._all(np.array(own)).sum())
         return math.isclose(loss, total, rel_tol=0.01)
 
     def report(self) -> list[str]:
@@ -336,11 +349,12 @@ class FirstSteps:
                 f"the network was in evaluation mode in {self._evaluating} of the first {len(self._losses)} steps, so "
                 f"{kinds} did not work as it should in training; call train() before, and again after each validation"
             )
-        elif self._single and any(m.training for _, m in modules if isinstance(m, BatchNorm2d)):
+        elif self._single and any(m.training and m.gather is None for _, m in modules if isinstance(m, BatchNorm2d)):
+            together = "" if self._gather is None else " or one norm over all processes (--sync-batch-norm)"
             yield (
                 f"batch norm ({_some(norms)}) sees batches of one image: it uses that image's own statistics in "
-                "training, and an average over images in evaluation, which may be far off; use larger batches, or keep "
-                "these layers in evaluation mode"
+                "training, and an average over images in evaluation, which may be far off; use larger "
+                f"batches{together}, or keep these layers in evaluation mode"
             )
 
     def _stays(self) -> bool:

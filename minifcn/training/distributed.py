@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from minifcn import threads
 from minifcn.array import Array, device_of, module_of, to_device
-from minifcn.training.interrupt import Interrupted
+from minifcn.training.interrupt import Interrupted, signal_of
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _RANKS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
 )
-_FINE, _INTERRUPTED, _FAILED = 0.0, 1.0, 2.0
+_FINE, _FAILED = 0.0, -1.0  # or, of a rank that was interrupted, the signal's number
 _PATIENCE = 3.0  # seconds that another rank waits for rank 0 to say the same first
 
 
@@ -63,6 +63,10 @@ class World:
     def sum(self, array: Array) -> None:
         """The sum over all ranks, in place of a contiguous array; all ranks call it, with one shape."""
 
+    def texts(self, own: str) -> list[str]:
+        """The texts of all ranks, by rank; all ranks call it."""
+        return [own]
+
     def first(self, work: Callable[[], T]) -> T:
         """What work() returns on rank 0, the only one that calls it; on all ranks."""
         return work()
@@ -77,11 +81,11 @@ class World:
             facts: k numbers, as many on every rank.
 
         Raises:
-            KeyboardInterrupt: where a rank brought one, on every rank.
+            KeyboardInterrupt: where a rank brought one, on every rank, by the same signal.
             FailedElsewhere: where another rank failed, or an earlier one as well.
             BaseException: the error that was given, on the first rank that has one.
         """
-        kind = _FINE if error is None else _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED
+        kind = _FINE if error is None else signal_of(error) if isinstance(error, KeyboardInterrupt) else _FAILED
         table: NDArray[np.float64] = self.gather(np.array([kind, *facts], np.float64))
         kinds = table[:, 0]
         self._agreed = bool(kinds.any())
@@ -90,7 +94,7 @@ class World:
                 raise error
             raise FailedElsewhere(2)
         if kinds.any():
-            raise error or KeyboardInterrupt
+            raise error or Interrupted(number=int(kinds.max()))
         return table[:, 1:]
 
     def together(self, work: Callable[[], T]) -> T:
@@ -113,7 +117,7 @@ class World:
             if isinstance(error, SystemExit):
                 code = error.code
             elif isinstance(error, KeyboardInterrupt):
-                code = error.exit_code if isinstance(error, Interrupted) else 130
+                code = 128 + signal_of(error)
             if code and not self._ended:
                 self._ended = True
                 self._end(int(code) if isinstance(code, int) else 1)
@@ -178,6 +182,10 @@ class MpiWorld(World):
         kind = nccl.NCCL_FLOAT64 if array.dtype == np.float64 else nccl.NCCL_FLOAT32
         where, stream = cast(Any, array).data.ptr, module_of(array).cuda.get_current_stream().ptr
         self._nccl.allReduce(where, where, array.size, kind, nccl.NCCL_SUM, stream)
+
+    def texts(self, own: str) -> list[str]:
+        every: list[str] = self._comm.allgather(own)
+        return every
 
     def first(self, work: Callable[[], T]) -> T:
         result: T = self._comm.bcast(work() if self.rank == 0 else None, root=0)

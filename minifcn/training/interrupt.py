@@ -30,13 +30,18 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
 
+def signal_of(error: KeyboardInterrupt) -> int:
+    """The number of the signal that it stands for."""
+    return error.number if isinstance(error, Interrupted) else signal.SIGINT
+
+
 def interrupted(error: KeyboardInterrupt, words: str) -> Interrupted:
     """What stopped us, and then what was done about it.
 
     >>> print(interrupted(Interrupted(number=signal.SIGTERM), "and saved"))
     interrupted by SIGTERM and saved
     """
-    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+    number = signal_of(error)
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     return Interrupted(f"interrupted{by} {words}", number)
 

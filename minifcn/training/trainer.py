@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minifcn import optim, random
-from minifcn.array import Array
+from minifcn.array import Array, module_of
 from minifcn.autograd import Tensor
 from minifcn.data import (
     Augment,
@@ -36,7 +36,7 @@ from minifcn.data import (
     Dataset,
     Loader,
     Skipping,
-    median_frequency_weights,
+    class_weights,
     open_dataset,
 )
 from minifcn.nn import Module, synchronize_batch_norm
@@ -267,15 +267,12 @@ class Trainer:
         )
         self.module = self.card.create(config.seed)
         self.module.to(self.device)
-        if config.sync_batch_norm and self.world.size > 1:
+        self._synchronized = config.sync_batch_norm and self.world.size > 1
+        if self._synchronized:
             synchronize_batch_norm(self.module, self.world.gather)
         self.optimizer, self.schedule = _optimizer(config, self.module, len(self.loader))
-        self.class_weights: Tensor | None = None
-        if config.class_weights != "none":
-            weights = self.world.first(lambda: median_frequency_weights(self.train_set))
-            if config.class_weights == "sqrt-median":
-                weights = np.sqrt(weights)
-            self.class_weights = Tensor(weights).to(self.device)
+        weights = self.world.first(lambda: class_weights(self.train_set, config.class_weights))
+        self.class_weights = None if weights is None else Tensor(weights).to(self.device)
         # the trainer has a random state of its own, and puts the caller's back when it is done
         outer = random.get_state()
         random.manual_seed(config.seed)
@@ -294,6 +291,7 @@ class Trainer:
             classes=self.card.classes,
             total_steps=config.epochs * len(self.loader),
             reduction=config.loss,
+            gather=self.world.gather if self.world.size > 1 else None,
         )
         self._census = LabelCensus(self.card.classes)
         self._before_step: tuple[dict[str, Array], dict[str, Any]] | None = None  # where no step is under way
@@ -411,7 +409,7 @@ class Trainer:
         """The error for a loss or gradient that is no number, with the operation that made it: the step is made again,
         from where it began, in debug mode."""
         self._undo()
-        why = broken_values(self.module) or explain_nan(lambda: self._forward(share)[1])
+        why = broken_values(self.module) or self._explain(share)
         self._undo()
         summed = (
             f"; the loss is the sum over {share.weight:,.0f} pixels, so a learning rate for their mean must be divided "
@@ -422,6 +420,16 @@ class Trainer:
             f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
             f"{summed if self.config.loss == 'sum' else ''}"
         )
+
+    def _explain(self, share: Share) -> str | None:
+        """What debug mode says of the step on the first process where it finds something; on all of them."""
+        if self._synchronized:  # who finds something does not go on, and nobody may wait: each as if all had its images
+            size = self.world.size
+            synchronize_batch_norm(self.module, lambda a: module_of(a).stack([a] * size))
+        found = explain_nan(lambda: self._forward(share)[1])
+        if self._synchronized:
+            synchronize_batch_norm(self.module, self.world.gather)
+        return next((text for text in self.world.texts(found or "") if text), None)
 
     def _undo(self) -> None:
         """Back to where the step under way began, as long as no weight has changed."""
