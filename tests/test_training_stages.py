@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,6 +303,19 @@ def test_ctrl_c_in_a_stage_says_how_to_go_on_with_all(whole, tmp_path, monkeypat
     assert untimed(out) == untimed(whole[0])
 
 
+def test_a_stages_network_goes_before_the_next_one_comes(tmp_path, monkeypatch):
+    alive, build = [], Trainer._build
+
+    def counted(self, *given):
+        assert all(network() is None for network in alive)
+        build(self, *given)
+        alive.append(weakref.ref(self.module))
+
+    monkeypatch.setattr(Trainer, "_build", counted)
+    train_stages(CONFIGS[:2], tmp_path / "run", say=quiet)
+    assert len(alive) == 2
+
+
 def test_resuming_finished_stages_changes_nothing(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     said = []
@@ -342,6 +356,9 @@ def test_folders_that_stages_cannot_have(whole, tmp_path):
         train_stages(CONFIGS, tmp_path / "notes.txt", say=quiet)
     with pytest.raises(FileExistsError, match=r"holds stages already; --resume .* goes on with them"):
         train_stages(CONFIGS, whole[0], say=quiet)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / f".stages.json.{os.getpid()}.tmp").write_text('{"sta')  # in the first moment of all
+    train_stages(CONFIGS[:1], tmp_path / "killed", say=quiet)
     with pytest.raises(FileNotFoundError, match=r"holds no stages \(no stages.json\)"):
         resume_stages(tmp_path, say=quiet)
     (tmp_path / "stages.json").write_text('{"stages": [{"config": 3}]}')

@@ -203,7 +203,7 @@ def train_stages(
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, stages)
         try:
-            first = _begin(folder, stages, 0, say, world)
+            begun = [_begin(folder, stages, 0, say, world)]
         except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
             if world.rank == 0:
                 (folder / STAGES).unlink()
@@ -211,7 +211,7 @@ def train_stages(
                     if new:
                         folder.rmdir()
             raise
-        return _train(folder, stages, say, world, first)
+        return _train(folder, stages, say, world, begun)
 
 
 def resume_stages(
@@ -237,7 +237,7 @@ def resume_stages(
     if fixed:
         raise ValueError(
             f"train: --{fixed[0].replace('_', '-')} cannot change when stages are resumed, only "
-            f"{', '.join(_MAY_CHANGE)} can; the folder of the last stage alone can be resumed with more --epochs"
+            f"{', '.join(_MAY_CHANGE)} can; other changes need a new run"
         )
     with world.ending():
         stages = world.first(lambda: read_stages(out))
@@ -246,7 +246,7 @@ def resume_stages(
         if world.rank == 0:
             clear_drafts(out, (STAGES, PICTURE))
             _write(out, stages)
-        return _train(out, stages, say, world)
+        return _train(out, stages, say, world, [])
 
 
 def read_stages(folder: str | os.PathLike[str]) -> tuple[Stage, ...]:
@@ -298,16 +298,15 @@ def _number(value: float | None) -> str:
 
 
 def _train(
-    folder: Path, stages: tuple[Stage, ...], say: Callable[[str], None], world: World, first: Trainer | None = None
+    folder: Path, stages: tuple[Stage, ...], say: Callable[[str], None], world: World, begun: list[Trainer]
 ) -> StagedResult:
-    """Everything that is not finished; `first` is the first stage's run, where it was begun already."""
+    """Everything that is not finished; the first of it is in `begun`, if it was begun already."""
     for k, stage in enumerate(stages):
         if stage.result is not None:
             continue
-        trainer = _begin(folder, stages, k, say, world) if first is None else first
-        first = None  # not to be there beside the next stage's
+        trainer = begun.pop() if begun else _begin(folder, stages, k, say, world)
         done = _result(trainer.fit(), trainer.card.classes)
-        del trainer
+        del trainer  # with network and optimizer, before the next one's are made
         stages = (*stages[:k], replace(stage, result=done), *stages[k + 1 :])
         if world.rank == 0:
             _write(folder, stages)
@@ -378,6 +377,7 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
     if (folder / STAGES).is_file():
         raise FileExistsError(f"train: {folder} holds stages already; --resume {folder} goes on with them")
     ours = [_folder(folder, stages, k) for k in range(len(stages))]
+    clear_drafts(folder, (STAGES,))
     others = sorted(set(folder.iterdir()) - set(ours))
     if others:
         raise FileExistsError(
