@@ -33,13 +33,14 @@ from . import (
     reading,
     roofline,
     scaling,
+    stages,
     tables,
     zoo,
 )
 
 WHAT = ("kernels", "models", "scaling", "algorithms", "overhead", "import", "feeding")
 # they need the tests, README, or much room
-IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "kills", "tables")
+IN_A_CHECKOUT = ("parity", "zoo", "fuzz", "reading", "ranks", "kills", "stages", "tables")
 OF_NETWORKS = ("kernels", "models", "scaling", "algorithms")
 COMPARED = ("kernels", "models")  # with what --against names, and with the machine's peaks; on a GPU too
 ON_GPU = (*COMPARED, "algorithms")
@@ -78,17 +79,19 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
     if arguments.out is not None:
         print(measure.write(arguments.out, command, measure.environment(), found, **peaks))
     elif keep and measure.CHECKOUT and _is_whole(arguments):
-        path = measure.RESULTS / f"{arguments.what}.json"
+        path = measure.RESULTS / f"{stages.name(arguments.run) if arguments.what == 'stages' else arguments.what}.json"
         print(measure.write(path, command, measure.environment(), found, **peaks))
         if arguments.what in PICTURES:
             print(PICTURES[arguments.what](json.loads(path.read_text())))
+        if arguments.what == "stages":
+            print(*stages.draw(found, arguments.run), sep="\n")
         tables.update_readme()
     return 0
 
 
 def _without_places(words: list[str]) -> list[str]:
     """The words of a command without the places of its files, which are this machine's affair."""
-    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER"}
+    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER", "--run": "RUN"}
     return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
@@ -166,6 +169,8 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
         return reading.rows(arguments.megabytes, rounds)
     if arguments.what == "kills":
         return kills.rows(arguments.kills, arguments.seed)
+    if arguments.what == "stages":
+        return stages.rows(arguments.run)
     return parity.rows(arguments.calls, arguments.seed, arguments.only, arguments.verbose)
 
 
@@ -223,6 +228,7 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         hed=None,
         photos=None,
         kills=200,
+        run=None,
     )
     if checkout:
         parser.add_argument("--calls", type=int, help="for parity: calls of each function (1000)")
@@ -236,6 +242,7 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for fuzz: what is found is written there")
         parser.add_argument("--megabytes", type=int, help="for reading: of the file (500)")
         parser.add_argument("--kills", type=int, help="for kills: in all (200)")
+        parser.add_argument("--run", type=Path, metavar="RUN", help="for stages: the folder of train --staged")
         parser.add_argument("--verbose", action="store_true", help="for parity: print every difference")
     arguments = parser.parse_args(words)
     arguments.models = tuple(arguments.models.split(","))
@@ -254,6 +261,13 @@ def _arguments(words: list[str], prog: str, checkout: bool) -> argparse.Namespac
         parser.error(f"--minutes is {arguments.minutes}; it must be more than 0")
     if arguments.device == "cuda":
         _check_gpu(parser, arguments)
+    if arguments.what == "stages":
+        if arguments.run is None:
+            parser.error("stages needs --run RUN, the folder of a finished train --staged")
+        try:
+            stages.finished(arguments.run)
+        except (ValueError, FileNotFoundError) as error:
+            parser.error(str(error))
     if arguments.what == "ranks" and importlib.util.find_spec("mpi4py") is None:
         parser.error('ranks needs mpi4py and mpiexec; pip install ".[mpi]"')
     if arguments.what in ("overhead", "parity", "zoo") or (arguments.what in COMPARED and "torch" in arguments.against):

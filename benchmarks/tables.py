@@ -42,6 +42,8 @@ def render() -> str:
         "ranks": _ranks,
         "kills": _kills,
         "camvid": _camvid,
+        "stages_camvid": _stages,
+        "stages_shapes": _stages,
     }
     paths = {name: RESULTS / f"{name}.json" for name in tables}
     results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
@@ -264,6 +266,40 @@ def _camvid(result: dict[str, Any]) -> str:
         f"excluded, 360×480) {first['mean_iu']:.3f} after epoch 1 and {best['mean_iu']:.3f} at best, in epoch "
         f"{best['epoch']} of {last['epoch']}. They are easier than the test images that papers report on.\n"
     )
+
+
+def _stages(result: dict[str, Any]) -> str:
+    """Every stage's best weights, the IU of every class, and the curve over all epochs."""
+    rows = result["rows"]
+    config = rows[0]["config"]
+    said = {
+        "camvid": "CamVid's 367 training images, scored on its 101 validation images (11 classes, void excluded, "
+        "360×480), which are easier than the test images that papers report on",
+        "shapes": f"{rows[0]['images']:,} scenes that minifcn draws, scored on {config['val_scenes']} others",
+    }
+    minutes = sum(row["seconds"] for row in rows) / 60
+    lines = [
+        f"`{result['command']}` — {result['environment']['processor']}, {result['environment']['threads']} threads\n",
+        f"`train --staged`, {'from `' + config['init'] + '`, ' if config['init'] else ''}seed {config['seed']}, "
+        f"{minutes:.0f} minutes beside other work, on {said[config['data'].partition(':')[0]]}.\n",
+        "| network | epochs | pixel accuracy | mean accuracy | mean IU | seconds per step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        step = "" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.1f}"
+        lines.append(
+            f"| `{row['model']}` (width {row['config']['width']:g}) | {row['best_epoch']} of {len(row['records'])} "
+            f"| {row['pixel_accuracy']:.3f} | {row['mean_accuracy']:.3f} | {row['mean_iu']:.3f} | {step} |"
+        )
+    lines += ["", f"| IU | {' | '.join(rows[0]['classes'])} |", "|---" * (1 + len(rows[0]["classes"])) + "|"]
+    for row in rows:
+        ious = ["–" if value is None else f"{value:.3f}" for value in row["per_class_iu"]]
+        lines.append(f"| {row['stride']} | {' | '.join(ious)} |")
+    name = f"benchmarks/results/stages_{config['data'].partition(':')[0]}"
+    lines += ["", f"![loss and scores over all stages]({name}_curve.png)"]
+    if config["data"] == "shapes":
+        lines += ["", f"![image, truth, and what each stage makes of it]({name}.png)"]
+    return "\n".join(lines) + "\n"
 
 
 def _ranks(result: dict[str, Any]) -> str:

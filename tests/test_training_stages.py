@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 import minifcn as mf
+from benchmarks import measure, tables
+from benchmarks import stages as bench_stages
+from benchmarks.__main__ import main as bench
 from minifcn.cli import main
 from minifcn.training import TrainConfig, Trainer, load_model, save_weights, train
 from minifcn.training.checkpoint import ModelCard, find_weights, read
@@ -418,3 +421,38 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     ]:
         assert main(["train", *mistake]) == 2
         assert sentence in capsys.readouterr().err
+
+
+# -- the table in README
+
+
+def test_the_record_of_stages_is_what_they_left(tmp_path, monkeypatch, capsys):
+    """Every number of the row and of the table is one of stages.json or metrics.jsonl."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench_stages, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "update_readme", lambda: None)
+    drawn = []
+    monkeypatch.setattr(bench_stages, "learning_curve", lambda path, records: drawn.append((path, records)))
+    configs = [replace(c, epochs=3, val_every=2, scenes=5) for c in CONFIGS]
+    train_stages(configs, tmp_path / "run", say=quiet)
+    assert bench(["stages", "--run", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "stages_shapes.json").read_text())
+    assert result["command"] == "python -m benchmarks stages --run RUN"
+    assert str(tmp_path) not in (tmp_path / "stages_shapes.json").read_text()
+    for row, name, stage in zip(result["rows"], NAMES, read_stages(tmp_path / "run"), strict=True):
+        lines = [json.loads(line) for line in (tmp_path / "run" / name / "metrics.jsonl").read_text().splitlines()]
+        assert row["records"] == lines
+        assert row["per_class_iu"] == lines[row["best_epoch"] - 1]["per_class_iu"]
+        assert row["mean_iu"] == stage.result["mean_iu"]
+        assert row["seconds_per_step"] == round(lines[0]["seconds"] / 2, 2)  # of 5 images, two steps of 2
+        assert row["config"]["seed"] == 0
+    ((path, records),) = drawn
+    assert path.name == "stages_shapes_curve.png"
+    assert [record["epoch"] for record in records] == list(range(1, 10))
+    assert (tmp_path / "stages_shapes.png").read_bytes() == (tmp_path / "run" / "stages.png").read_bytes()
+    table = tables._stages(result)
+    for row in result["rows"]:
+        assert f"| {row['best_epoch']} of 3 | {row['pixel_accuracy']:.3f} | {row['mean_accuracy']:.3f} | " in table
+    with pytest.raises(SystemExit, match="2"):
+        bench(["stages", "--run", str(tmp_path)])
+    assert "holds no stages (no stages.json)" in capsys.readouterr().err
