@@ -416,6 +416,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["--staged", "--stage-lr", "1,x"], "'1,x' is no list of numbers above 0"),
         (["--staged", "--model", "unet"], "unet has no coarser siblings to start from"),
         (["--staged", "--model", "fcn8s_vgg61"], "did you mean 'fcn8s_vgg16'"),
+        (["--staged", "--recipe", "paper"], "recipe paper has no learning rate for fcn32s_resnet18; --lr is needed"),
         (["--staged", "--resume", str(folder)], "--staged is for a new run"),
         (["--resume", str(folder), "--lr", "1"], "--lr cannot change when stages are resumed"),
     ]:

@@ -17,6 +17,7 @@ _ROWS = 6
 _TILE = 256  # pixels across, of every picture in the sheet
 _GAP = 8
 _ALPHA = 0.6
+_CELL = 130  # pixels of width for a class's name, at least
 _LINE = 22  # pixels of height for a line of text
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _NO_MATPLOTLIB = 'learning_curve.png needs matplotlib; pip install "minifcn[plot]" for it'
@@ -91,7 +92,7 @@ def _titles(width: int, titles: Sequence[str]) -> Image.Image:
 
 
 def _legend(classes: Sequence[str], palette: ArrayLike, width: int) -> Image.Image:
-    columns = 6
+    columns = width // _CELL
     cell = width // columns
     entries = [*zip(classes, np.asarray(palette).tolist(), strict=True), ("void", list(IGNORE_COLOR))]
     lines = -(-len(entries) // columns)
