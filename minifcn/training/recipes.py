@@ -214,7 +214,7 @@ RECIPES = {
                         "class_weights": "sqrt-median", "val_every": 3, "epochs": 6,
                     },
                 ),
-                ("fcn16s_*", {"epochs": 3}),
+                ("fcn16s_*", {"epochs": 2}),
             ),
         ),
     )
