@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 import minifcn as mf
-from minifcn import cli
 from minifcn.cli import main
+from minifcn.cli.reporting import BROKEN_PIPE
 from minifcn.data import Shapes
 from minifcn.data.labels import IGNORE_COLOR
 from minifcn.training import load_model, save_weights
@@ -495,7 +495,7 @@ def test_a_reader_that_leaves_early_is_no_error():
     command = [sys.executable, "-m", "minifcn", "info"]
     done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writing)
-    assert done.returncode == cli.BROKEN_PIPE
+    assert done.returncode == BROKEN_PIPE
     assert done.stderr == ""
 
 
