@@ -157,7 +157,7 @@ class MpiWorld(World):
             threads.set_num_threads(max(1, threads.CORES // sharing))
 
     def gather(self, array: Array) -> Array:
-        own = np.ascontiguousarray(to_device(array, "cpu"))
+        own = np.asarray(to_device(array, "cpu"), order="C")  # ascontiguousarray would give a number an axis
         every = np.empty((self.size, *own.shape), own.dtype)
         self._comm.Allgather(own, every)
         return every if isinstance(array, np.ndarray) else to_device(every, device_of(array))
