@@ -230,6 +230,13 @@ def test_the_weights_of_stages_are_those_of_the_last_finished_one(whole, tmp_pat
         find_weights(tmp_path / "run")
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"stages": []}', '{"stages": [{"config": 3}]}', '{"stages": [3]}'])
+def test_the_weights_of_a_damaged_plan(tmp_path, text):
+    (tmp_path / "stages.json").write_text(text)
+    with pytest.raises(ValueError, match=r"^load_weights: .*stages\.json is damaged .*; give the folder of a stage"):
+        find_weights(tmp_path)
+
+
 # -- stopped and resumed
 
 
