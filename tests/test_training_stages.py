@@ -124,6 +124,17 @@ def test_learning_rates_of_the_stages(given, lr, rates):
     assert [note.partition(":")[0] for note in notes] == (list(stage_models("fcn8s_vgg16")) if "loss" in given else [])
 
 
+def test_factors_stand_in_the_place_of_a_recipes_rates():
+    given = {"model": "fcn16s_vgg16", "loss": "mean"}
+    configs, notes = plan(given, recipe="reference", lr=(1, 0.5), count=lambda config: 100)
+    for config in configs:
+        assert config.weight_decay == pytest.approx(5e-6)
+    assert notes[0].endswith("lr 1e-10 is 1e-08 and weight decay 0.0005 is 5e-06 for the mean")
+    assert notes[1].endswith("a step, weight decay 0.0005 is 5e-06 for the mean")  # its rate is half of the first one
+    configs, _ = plan({"model": "fcn16s_alexnet"}, recipe="reference", lr=(1, 0.01))  # which has none for the second
+    assert [config.lr for config in configs] == pytest.approx([1e-4, 1e-6])
+
+
 def test_a_number_for_each_stage():
     with pytest.raises(ValueError, match="--stage-epochs has 3 numbers; 2 are needed, for fcn32s_vgg11, fcn16s_vgg11"):
         plan({"model": "fcn16s_vgg11"}, epochs=(1, 2, 3))
