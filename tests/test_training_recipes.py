@@ -143,6 +143,8 @@ def test_a_rate_for_the_mean_under_the_sum_is_explained_where_it_ends(tmp_path):
     config = replace(TINY, loss="sum", optimizer="sgd", lr=1e6, scenes=20)
     with pytest.raises(FloatingPointError, match=r"the loss is the sum over \d,\d+ pixels, so a learning rate for th"):
         train(config, tmp_path / "run", say=quiet)
+    with pytest.raises(FloatingPointError, match=r"a new run with a lower --lr is needed$"):
+        train(replace(config, optimizer="adam", lr=1e30), tmp_path / "adam", say=quiet)  # whose rate is one for both
 
 
 class Lines:
