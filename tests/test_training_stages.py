@@ -369,7 +369,7 @@ def test_other_runs_in_the_stages_folders_are_refused_and_left(tmp_path):
     assert not (tmp_path / "other" / "stages.json").exists()
     longer = tmp_path / "longer" / NAMES[0]
     Trainer(replace(CONFIGS[0], epochs=4), longer, say=quiet)
-    with pytest.raises(ValueError, match=f"{NAMES[0]} has 4 epochs, and the plan 2; --stage-epochs says"):
+    with pytest.raises(ValueError, match=f"{NAMES[0]} has 4 epochs, and the plan 2; --stage-epochs makes"):
         train_stages(CONFIGS, longer.parent, say=quiet)
     assert read_config(longer).epochs == 4
 
