@@ -29,7 +29,7 @@ from minifcn.data import IGNORE, Batch, Loader, Sample, Shapes
 from minifcn.training import TrainConfig, World, load_weights
 from minifcn.training.checkpoint import read
 from minifcn.training.diagnostics import FirstSteps
-from minifcn.training.distributed import FailedElsewhere, MpiWorld, find_world
+from minifcn.training.distributed import FailedElsewhere, MpiWorld, find_world, launched
 from minifcn.training.interrupt import Interrupted, signal_of
 from minifcn.training.shares import evaluate_together, shares, sum_gradients
 
@@ -397,6 +397,13 @@ def test_alone_nothing_of_mpi_is_loaded(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, env=environment
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_what_launchers_tell():
+    slurm = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "3"}
+    assert launched({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"} | slurm) == (1, 2)
+    assert launched({"PMIX_RANK": "3"} | slurm) == (3, 4)
+    assert launched(slurm) == (0, 1)  # a script, whose one process may be beside others by intention
 
 
 @pytest.mark.parametrize("rank", [0, 1])

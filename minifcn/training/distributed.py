@@ -29,11 +29,11 @@ from minifcn.training.interrupt import Interrupted, signal_of
 
 T = TypeVar("T")
 
-# (rank, size) as launchers tell them: MPICH and Intel MPI, Open MPI, Slurm's srun
+# (rank, size) as launchers tell them: MPICH and Intel MPI, Open MPI, Slurm's srun --mpi=pmix (with pmi2 as MPICH)
 _RANKS = (
     ("PMI_RANK", "PMI_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
 )
 _FINE, _FAILED = 0.0, -1.0  # or, of a rank that was interrupted, the signal's number
 _PATIENCE = 3.0  # seconds that another rank waits for rank 0 to say the same first
