@@ -347,8 +347,8 @@ def _taken_up(folder: Path, config: TrainConfig, before: Path | None) -> TrainCo
         config = replace(config, init=stored.init)  # the folder may have moved since
     if stored.epochs != config.epochs:
         raise ValueError(
-            f"train: the run in {folder} has {stored.epochs} epochs, and the plan {config.epochs}; --stage-epochs makes "
-            f"another plan, and train --resume {folder} --epochs {config.epochs} another run"
+            f"train: the run in {folder} has {stored.epochs} epochs, and the plan {config.epochs}; --stage-epochs "
+            f"makes another plan, and train --resume {folder} --epochs {config.epochs} another run"
         )
     check_same_run(folder, stored, config)
     return config
