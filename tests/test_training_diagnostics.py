@@ -385,6 +385,9 @@ def test_too_large_a_rate_for_the_sum_of_the_losses():
     said = found(net, mf.optim.SGD(net.parameters(), lr=0.5 * 128), steps=2)
     assert one(said, "one step changes ").endswith("a lower learning rate is needed")
     net = Net()
+    said = found(net, mf.optim.Adam(net.parameters(), lr=5.0), steps=2, loss=summed)  # the same for sum and mean
+    assert one(said, "one step changes ").endswith("a lower learning rate is needed")
+    net = Net()
     said = found(net, steps=2, loss=lambda scores, labels: F.cross_entropy(scores, labels) * 1000)  # large, and no sum
     assert one(said, "one step changes ").endswith("a lower learning rate is needed")
 

@@ -29,7 +29,7 @@ from minifcn.data import IGNORE, Batch, Loader, Sample, Shapes
 from minifcn.training import TrainConfig, World, load_weights
 from minifcn.training.checkpoint import read
 from minifcn.training.diagnostics import FirstSteps
-from minifcn.training.distributed import FailedElsewhere, find_world
+from minifcn.training.distributed import FailedElsewhere, MpiWorld, find_world, launched
 from minifcn.training.interrupt import Interrupted, signal_of
 from minifcn.training.shares import evaluate_together, shares, sum_gradients
 
@@ -399,6 +399,13 @@ def test_alone_nothing_of_mpi_is_loaded(tmp_path):
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_what_launchers_tell():
+    slurm = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "3"}
+    assert launched({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"} | slurm) == (1, 2)
+    assert launched({"PMIX_RANK": "3"} | slurm) == (3, 4)
+    assert launched(slurm) == (0, 1)  # a script, whose one process may be beside others by intention
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_without_mpi4py_rank_0_says_what_to_install(monkeypatch, rank):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
@@ -531,6 +538,17 @@ def test_synchronised_norm_is_that_of_one_process(ranks, tmp_path):
     one, synced, own = (results(tmp_path / name)[2][0] for name in ("alone", "run", "own"))
     np.testing.assert_allclose(synced["train_loss"], one["train_loss"], rtol=1e-4)
     assert abs(own["train_loss"] - one["train_loss"]) > 1e-3  # without it, it is another training
+
+
+@pytest.mark.usefixtures("ranks")  # or skipped
+def test_what_is_gathered_has_one_axis_more():
+    from mpi4py import MPI
+
+    world = MpiWorld(MPI.COMM_SELF)
+    for array in (np.array(1.5), np.array(True), np.arange(6).reshape(2, 3).T):
+        every = world.gather(array)
+        assert (every.shape, every.dtype) == ((1, *array.shape), array.dtype)
+        np.testing.assert_array_equal(every[0], array)
 
 
 def test_stages_on_ranks_are_stages_alone(ranks, tmp_path):

@@ -143,6 +143,8 @@ def test_a_rate_for_the_mean_under_the_sum_is_explained_where_it_ends(tmp_path):
     config = replace(TINY, loss="sum", optimizer="sgd", lr=1e6, scenes=20)
     with pytest.raises(FloatingPointError, match=r"the loss is the sum over \d,\d+ pixels, so a learning rate for th"):
         train(config, tmp_path / "run", say=quiet)
+    with pytest.raises(FloatingPointError, match=r"a new run with a lower --lr is needed$"):
+        train(replace(config, optimizer="adam", lr=1e30), tmp_path / "adam", say=quiet)  # whose rate is one for both
 
 
 class Lines:
@@ -242,6 +244,24 @@ def test_the_pixels_of_the_runs_own_data_count():
     scenes = Shapes(count=5, size=(32, 40))
     pixels = np.mean([(scenes[k].labels != IGNORE).sum() for k in range(5)])
     assert config.lr == pytest.approx(1e-10 * pixels)
+
+
+@pytest.mark.parametrize("class_weights", ["none", "median"])
+def test_damaged_images_are_not_counted_where_training_skips_them(monkeypatch, class_weights):
+    class Torn(Lines):
+        def __getitem__(self, index):
+            if index == 1:
+                raise ValueError("1.png is truncated")
+            return super().__getitem__(index)
+
+    monkeypatch.setattr("minifcn.data.open_dataset", lambda *words, **options: Torn(3))
+    given = {"model": "fcn32s_vgg16", "loss": "mean", "class_weights": class_weights}
+    config, _ = configure("reference", given | {"bad_images": "skip"})
+    # 0, 2 and 2 lines of void; a and b are ⅔ and ⅓ of the rest, whose median is ½
+    weight = 1.0 if class_weights == "none" else 2 / 3 * (1 / 2) / (2 / 3) + 1 / 3 * (1 / 2) / (1 / 3)
+    assert config.lr == pytest.approx(1e-10 * (600 + 540 + 540) / 3 * weight)
+    with pytest.raises(ValueError, match=r"1\.png is truncated"):
+        configure("reference", given)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,17 @@ def test_learning_rates_of_the_stages(given, lr, rates):
     assert [note.partition(":")[0] for note in notes] == (list(stage_models("fcn8s_vgg16")) if "loss" in given else [])
 
 
+def test_factors_stand_in_the_place_of_a_recipes_rates():
+    given = {"model": "fcn16s_vgg16", "loss": "mean"}
+    configs, notes = plan(given, recipe="reference", lr=(1, 0.5), count=lambda config: 100)
+    for config in configs:
+        assert config.weight_decay == pytest.approx(5e-6)
+    assert notes[0].endswith("lr 1e-10 is 1e-08 and weight decay 0.0005 is 5e-06 for the mean")
+    assert notes[1].endswith("a step, weight decay 0.0005 is 5e-06 for the mean")  # its rate is half of the first one
+    configs, _ = plan({"model": "fcn16s_alexnet"}, recipe="reference", lr=(1, 0.01))  # which has none for the second
+    assert [config.lr for config in configs] == pytest.approx([1e-4, 1e-6])
+
+
 def test_a_number_for_each_stage():
     with pytest.raises(ValueError, match="--stage-epochs has 3 numbers; 2 are needed, for fcn32s_vgg11, fcn16s_vgg11"):
         plan({"model": "fcn16s_vgg11"}, epochs=(1, 2, 3))
@@ -228,6 +239,13 @@ def test_the_weights_of_stages_are_those_of_the_last_finished_one(whole, tmp_pat
             assert load_model(tmp_path / "run")[1].model == CONFIGS[k - 1].model
     with pytest.raises(FileNotFoundError, match=f"no stage in .* is finished; .* such as .*{NAMES[0]}"):
         find_weights(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"stages": []}', '{"stages": [{"config": 3}]}', '{"stages": [3]}'])
+def test_the_weights_of_a_damaged_plan(tmp_path, text):
+    (tmp_path / "stages.json").write_text(text)
+    with pytest.raises(ValueError, match=r"^load_weights: .*stages\.json is damaged .*; give the folder of a stage"):
+        find_weights(tmp_path)
 
 
 # -- stopped and resumed
@@ -349,6 +367,11 @@ def test_other_runs_in_the_stages_folders_are_refused_and_left(tmp_path):
         train_stages(CONFIGS, tmp_path / "other", say=quiet)
     assert not (out / "stages.json").exists()
     assert not (tmp_path / "other" / "stages.json").exists()
+    longer = tmp_path / "longer" / NAMES[0]
+    Trainer(replace(CONFIGS[0], epochs=4), longer, say=quiet)
+    with pytest.raises(ValueError, match=f"{NAMES[0]} has 4 epochs, and the plan 2; --stage-epochs makes"):
+        train_stages(CONFIGS, longer.parent, say=quiet)
+    assert read_config(longer).epochs == 4
 
 
 def test_folders_that_stages_cannot_have(whole, tmp_path):

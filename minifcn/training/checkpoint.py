@@ -129,6 +129,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileNotFoundError: where there is none.
+        ValueError: for stages whose plan is damaged.
     """
     file = Path(path)
     if file.is_dir():
@@ -145,14 +146,18 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
 
 
 def _last_stage(folder: Path) -> Path:
-    stages = json.loads((folder / STAGES).read_text(encoding="utf-8"))["stages"]
-    finished = [stage["folder"] for stage in stages if stage["result"] is not None]
+    file = folder / STAGES
+    try:
+        stages = json.loads(file.read_text(encoding="utf-8", errors="replace"))["stages"]
+        finished = [str(stage["folder"]) for stage in stages if stage["result"] is not None]
+        first = folder / stages[0]["folder"]
+    except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"load_weights: {file} is damaged ({error}); give the folder of a stage") from error
     if not finished:
         raise FileNotFoundError(
-            f"load_weights: no stage in {folder} is finished; give the folder of one, such as "
-            f"{folder / stages[0]['folder']}"
+            f"load_weights: no stage in {folder} is finished; give the folder of one, such as {first}"
         )
-    return folder / str(finished[-1])
+    return folder / finished[-1]
 
 
 def save_checkpoint(

@@ -330,7 +330,7 @@ class FirstSteps:
             yield (
                 f"one step changes {wild.name} by {wild.largest:.2g} times its own size, so nothing is left of it "
                 f"(learning rate {self._rate:.3g}); a lower learning rate is needed"
-                f"{sums if self._reduction == 'sum' else ''}"
+                f"{sums if self._reduction == 'sum' and not self._has_own_size() else ''}"
             )
         most = max(seen.ahead for seen in layers)
         if most * self.total_steps < 0.01 and self._falls() is False and not self._stays():
@@ -376,13 +376,16 @@ class FirstSteps:
 
     def _larger_rate(self) -> str:
         words = f"a learning rate above {self._rate:.3g} is needed"
-        own_size = any("momentum" not in group for group in self.optimizer.param_groups)  # of Adam's steps
-        if own_size or self._reduction == "sum":
+        if self._has_own_size() or self._reduction == "sum":
             return words
         return (
             f"{words}; one for the sum over the pixels, such as the paper's 1e-10, must be multiplied by their number, "
             f"here {np.mean(self._pixels):,.0f} in a step, if the loss is their mean"
         )
+
+    def _has_own_size(self) -> bool:
+        """Whether steps are as large for a sum as for a mean: Adam's."""
+        return any("momentum" not in group for group in self.optimizer.param_groups)
 
     def _per_pixel(self) -> str:
         return " per pixel" if self._reduction == "sum" else ""

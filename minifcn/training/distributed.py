@@ -29,11 +29,11 @@ from minifcn.training.interrupt import Interrupted, signal_of
 
 T = TypeVar("T")
 
-# (rank, size) as launchers tell them: MPICH and Intel MPI, Open MPI, Slurm's srun
+# (rank, size) as launchers tell them: MPICH and Intel MPI, Open MPI, Slurm's srun --mpi=pmix (with pmi2 as MPICH)
 _RANKS = (
     ("PMI_RANK", "PMI_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
 )
 _FINE, _FAILED = 0.0, -1.0  # or, of a rank that was interrupted, the signal's number
 _PATIENCE = 3.0  # seconds that another rank waits for rank 0 to say the same first
@@ -157,7 +157,7 @@ class MpiWorld(World):
             threads.set_num_threads(max(1, threads.CORES // sharing))
 
     def gather(self, array: Array) -> Array:
-        own = np.ascontiguousarray(to_device(array, "cpu"))
+        own = np.asarray(to_device(array, "cpu"), order="C")  # ascontiguousarray would give a number an axis
         every = np.empty((self.size, *own.shape), own.dtype)
         self._comm.Allgather(own, every)
         return every if isinstance(array, np.ndarray) else to_device(every, device_of(array))

@@ -125,11 +125,15 @@ def plan(
             raise ValueError(
                 f"train: {option} has {len(values)} numbers; {len(names)} are needed, for {', '.join(names)}"
             )
-    configs, notes = [], []
+    factors = lr if lr is not None else _factors(recipe, names) if "lr" in given else None
+    configs: list[TrainConfig] = []
+    notes: list[str] = []
     for k, name in enumerate(names):
         own = {**given, "model": name} | ({} if epochs is None else {"epochs": epochs[k]})
         if k:
             own.pop("init", None)
+            if factors is not None:  # which are of the first stage's rate, whatever the recipe has for this one
+                own["lr"] = configs[0].lr
         if name.startswith("fcn32s_"):
             own.pop("fuse", None)  # it has one stride only
         if recipe is None:
@@ -139,10 +143,8 @@ def plan(
         if note is not None:
             notes.append(f"{name}: {note}")
         configs.append(config)
-    factors = lr if lr is not None else _factors(recipe, names) if "lr" in given else None
     if factors is not None:
-        first = configs[0].lr
-        configs = [replace(config, lr=first * factor) for config, factor in zip(configs, factors, strict=True)]
+        configs = [replace(config, lr=config.lr * factor) for config, factor in zip(configs, factors, strict=True)]
     return tuple(configs), notes
 
 
@@ -343,6 +345,11 @@ def _taken_up(folder: Path, config: TrainConfig, before: Path | None) -> TrainCo
                 "--out is needed"
             )
         config = replace(config, init=stored.init)  # the folder may have moved since
+    if stored.epochs != config.epochs:
+        raise ValueError(
+            f"train: the run in {folder} has {stored.epochs} epochs, and the plan {config.epochs}; --stage-epochs "
+            f"makes another plan, and train --resume {folder} --epochs {config.epochs} another run"
+        )
     check_same_run(folder, stored, config)
     return config
 

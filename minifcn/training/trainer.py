@@ -411,14 +411,15 @@ class Trainer:
         self._undo()
         why = broken_values(self.module) or self._explain(share)
         self._undo()
-        summed = (
+        summed = (  # for Adam a rate is the same
             f"; the loss is the sum over {share.weight:,.0f} pixels, so a learning rate for their mean must be divided "
             "by that, or --loss mean be given"
+            if (self.config.loss, self.config.optimizer) == ("sum", "sgd")
+            else ""
         )
         return FloatingPointError(
             f"train: {what} in epoch {self.epoch + 1}, step {self.step + 1} (learning rate {self._lr():.3g})"
-            f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed"
-            f"{summed if self.config.loss == 'sum' else ''}"
+            f"{'' if why is None else f': {why}'}; a new run with a lower --lr is needed{summed}"
         )
 
     def _explain(self, share: Share) -> str | None:
