@@ -274,14 +274,14 @@ def _stages(result: dict[str, Any]) -> str:
     config = rows[0]["config"]
     said = {
         "camvid": "CamVid's 367 training images, scored on its 101 validation images (11 classes, void excluded, "
-        "360×480), which are easier than the test images that papers report on",
+        "360×480), not on the 233 test images that papers report on",
         "shapes": f"{rows[0]['images']:,} scenes that minifcn draws, scored on {config['val_scenes']} others",
     }
     minutes = sum(row["seconds"] for row in rows) / 60
     lines = [
         f"`{result['command']}` — {result['environment']['processor']}, {result['environment']['threads']} threads\n",
         f"`train --staged`, {'from `' + config['init'] + '`, ' if config['init'] else ''}seed {config['seed']}, "
-        f"{minutes:.0f} minutes beside other work, on {said[config['data'].partition(':')[0]]}.\n",
+        f"{minutes:.0f} minutes, on {said[config['data'].partition(':')[0]]}.\n",
         "| network | epochs | pixel accuracy | mean accuracy | mean IU | seconds per step |",
         "|---|---|---|---|---|---|",
     ]

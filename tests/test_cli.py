@@ -106,6 +106,7 @@ def test_eval_takes_a_weights_file_and_other_data(run, tmp_path, capsys):
 def test_predict_writes_labels_and_overlays_of_the_images_own_sizes(run, photos, capsys):
     assert main(["predict", str(run), str(photos), "--out", "out"]) == 0
     assert sorted(os.listdir("out")) == ["one_labels.png", "one_overlay.png", "two_labels.png", "two_overlay.png"]
+    assert f"{photos}/one.png: taken for the mask of the JPEG of that name, not for" in capsys.readouterr().out
     module, card = load_model(run)
     for name, file, size in (("one", "one.jpg", (53, 37)), ("two", "two.png", (30, 41))):
         with Image.open(f"out/{name}_labels.png") as labels, Image.open(photos / file) as photo:
@@ -207,6 +208,20 @@ def test_info_lists_recipes(capsys):
     assert lines[0].startswith("reference: the solvers of the authors' code")
     assert "  fcn16s_vgg*        lr 1e-12" in lines
     assert any("crop 256x320, scale 0.75,1.25, flip True, class_weights sqrt-median" in line for line in lines)
+
+
+@pytest.mark.parametrize("names", [("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])
+def test_only_training_is_for_several_processes(capsys, monkeypatch, names):
+    monkeypatch.setenv(names[0], "0")
+    monkeypatch.setenv(names[1], "3")
+    said = complaint(capsys, "eval", "run")
+    assert said == "eval: 3 processes were started, and only train shares its work among several; start one\n"
+    monkeypatch.setenv(names[0], "2")
+    with pytest.raises(SystemExit, match="2"):
+        main(["eval", "run"])
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """The dataset protocol, class weights, and opening a dataset by its specification."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +16,8 @@ from minifcn.data import (
     open_dataset,
     voc_palette,
 )
+from minifcn.data.dataset import CLASS_WEIGHTS
+from minifcn.training import TrainConfig
 
 
 class Given:
@@ -48,6 +52,8 @@ def test_median_frequency_weights_worked_by_hand():
     assert class_weights(data, "none") is None
     with pytest.raises(ValueError, match="kind is 'mean'; one of none, median, sqrt-median is needed"):
         class_weights(data, "mean")
+    (entry,) = (entry for entry in fields(TrainConfig) if entry.name == "class_weights")
+    assert entry.metadata["choices"] == CLASS_WEIGHTS
 
 
 def test_a_class_that_never_occurs_weighs_nothing_and_is_named():

@@ -357,7 +357,7 @@ def test_the_command_cannot_measure_a_gpus_memory(weights, monkeypatch, capsys):
     [
         (["33"], "a multiple of the network's stride 16, such as 32, is needed"),
         (["0"], "'0' is no whole number above 0"),
-        (["big"], "'big' is no whole number above 0"),
+        (["big"], "'big' is no whole number above 0, nor auto"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_a_tile(weights, capsys, words, sentence):

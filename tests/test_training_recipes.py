@@ -214,6 +214,13 @@ def test_every_rule_is_for_networks_that_exist_and_entries_that_do(recipe):
         assert pattern in str(RECIPES[recipe])
 
 
+def test_pixels_that_are_weighed_are_called_so():
+    config = TrainConfig(optimizer="sgd", loss="sum", lr=1e-10, class_weights="median")
+    assert "about 1,000 valid pixels (times their classes' weights) a step" in in_other_words(config, 1000)
+    _, said = configure("reference", {"model": "fcn32s_vgg16", "loss": "mean", "class_weights": "median"}, lambda _: 7)
+    assert "about 7 valid pixels (times their classes' weights) a step, lr 1e-10 is 7e-10" in said
+
+
 def test_the_command_line_overrides_a_recipe():
     config, _ = configure("camvid", {"model": "fcn32s_resnet18", "lr": 7.0, "flip": False, "epochs": 11})
     assert (config.lr, config.flip, config.epochs, config.model) == (7.0, False, 11, "fcn32s_resnet18")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -348,7 +349,10 @@ def test_stages_that_were_trained_by_hand_are_taken_up(whole, tmp_path):
     """One that is finished and one that is not; in another place than where they go on."""
     there, out = tmp_path / "there", tmp_path / "run"
     train(CONFIGS[0], there / NAMES[0], say=quiet)
-    Trainer(replace(CONFIGS[1], init=str(there / NAMES[0])), there / NAMES[1], say=quiet)._save()
+    second = Trainer(replace(CONFIGS[1], init=str(there / NAMES[0])), there / NAMES[1], say=quiet)
+    second.module.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="saved after step 1 of epoch 1"):
+        second.fit()
     shutil.move(there, out)
     metrics = (out / NAMES[0] / "metrics.jsonl").read_bytes()
     train_stages(CONFIGS, out, say=quiet)
@@ -435,6 +439,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for mistake, sentence in [
         (["--stage-epochs", "1,1"], "--stage-epochs is for --staged"),
+        (["--staged", "--stage-epochs", "1,1", "--epochs", "3"], "--epochs and --stage-epochs both say how long"),
         (["--staged", "--stage-epochs", "1,0"], "'1,0' is no list of whole numbers above 0"),
         (["--staged", "--stage-lr", "1,x"], "'1,x' is no list of numbers above 0"),
         (["--staged", "--model", "unet"], "unet has no coarser siblings to start from"),

@@ -77,7 +77,12 @@ def add_tile(parser: argparse.ArgumentParser) -> None:
 
 
 def _tile(text: str) -> int | str:
-    return text if text == "auto" else positive(text)
+    if text == "auto":
+        return text
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from error
 
 
 def check_tile(command: str, tile: int | str | None, device: str) -> None:

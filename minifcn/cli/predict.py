@@ -60,7 +60,8 @@ def execute(arguments: argparse.Namespace) -> int:
 def _image_files(names: Iterable[str]) -> list[Path]:
     """The images that were named, and those in the folders that were named.
 
-    Where a folder holds a JPEG and another file of the same stem, the JPEG is the photograph and the other its mask.
+    Where a folder holds a JPEG and another file of the same stem, the JPEG is the photograph and the other its mask,
+    which is said.
     """
     found: list[Path] = []
     for path in map(Path, names):
@@ -71,7 +72,11 @@ def _image_files(names: Iterable[str]) -> list[Path]:
             continue
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
         photos = {p.stem for p in inside if p.suffix.lower() in _JPEG}
-        inside = [p for p in inside if p.suffix.lower() in _JPEG or p.stem not in photos]
+        masks = [p for p in inside if p.suffix.lower() not in _JPEG and p.stem in photos]
+        if masks:
+            more = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
+            say(f"{masks[0]}{more}: taken for the mask of the JPEG of that name, not for an image")
+        inside = [p for p in inside if p not in masks]
         if not inside:
             raise FileNotFoundError(f"predict: no images in {path}; files such as name.jpg or name.png are needed")
         found += inside

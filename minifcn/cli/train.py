@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minifcn.cli.options import add_field, given_fields, reader
-from minifcn.cli.reporting import OK, say
+from minifcn.cli.reporting import OK, USER_ERROR, say
 from minifcn.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from minifcn.training.stages import StagedResult
 
 
 def together(words: list[str]) -> AbstractContextManager[None]:
-    """Where an MPI launcher started several processes to train, an error of one ends all."""
-    if words[:1] != ["train"]:
-        return nullcontext()
-    from minifcn.training.distributed import find_world
+    """Where an MPI launcher started several processes to train, an error of one ends all. Other commands are refused
+    there: each process would do all of their work, and write the same files."""
+    from minifcn.training.distributed import find_world, launched
 
-    return find_world().ending()
+    if words[:1] == ["train"]:
+        return find_world().ending()
+    rank, size = launched()
+    if size == 1 or not words or words[0].startswith("-"):
+        return nullcontext()
+    if rank:
+        raise SystemExit(USER_ERROR)  # rank 0 says it
+    raise ValueError(
+        f"{words[0]}: {size} processes were started, and only train shares its work among several; start one"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from minifcn.training.checkpoint import STAGES
     from minifcn.training.distributed import find_world
-    from minifcn.training.stages import PICTURE, resume_stages, train_stages
+    from minifcn.training.stages import resume_stages, train_stages
     from minifcn.training.trainer import train
 
     world = find_world()
@@ -39,30 +50,34 @@ def execute(arguments: argparse.Namespace) -> int:
         given["data"] = absolute(given["data"])  # eval and --resume will find it from any folder
     if given.get("init"):
         given["init"] = str(Path(given["init"]).absolute())
-    stages = None
+    say_first = say if world.rank == 0 else _nothing
     if resume is not None and (Path(resume) / STAGES).is_file():
-        stages = resume_stages(resume, given, say=say, world=world)
-    else:
-        configs, notes = world.first(lambda: _planned(arguments, given, resume))
-        useless = [name for name in ("size", "scenes", "val_scenes") if name in given and configs[0].kind != "shapes"]
-        if useless:
-            raise ValueError(
-                f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
-            )
-        if world.rank == 0:
-            for note in notes:
-                say(note)
-        if arguments.staged:
-            stages = train_stages(configs, arguments.out, say=say, world=world)
-        else:
-            run = train(configs[0], resume or arguments.out, resume=resume is not None, say=say, world=world)
-    if world.rank == 0 and stages is not None:
-        say(f"the stages' weights and {PICTURE} are in {stages.folder}")
-        say(f"mean IU {stages.mean_iu:.2f}")
-    elif world.rank == 0:
-        say(f"best weights (epoch {run.epoch}) and pictures are in {run.folder}")
-        say(f"mean IU {run.mean_iu:.2f}")
+        _say_stages(resume_stages(resume, given, say=say, world=world), say_first)
+        return OK
+    configs, notes = world.first(lambda: _planned(arguments, given, resume))
+    useless = [name for name in ("size", "scenes", "val_scenes") if name in given and configs[0].kind != "shapes"]
+    if useless:
+        raise ValueError(
+            f"train: --{useless[0].replace('_', '-')} is for shapes only; --crop sets the size of training crops"
+        )
+    for note in notes:
+        say_first(note)
+    if arguments.staged:
+        _say_stages(train_stages(configs, arguments.out, say=say, world=world), say_first)
+        return OK
+    run = train(configs[0], resume or arguments.out, resume=resume is not None, say=say, world=world)
+    say_first(f"best weights (epoch {run.epoch}) and pictures are in {run.folder}")
+    say_first(f"mean IU {run.mean_iu:.2f}")
     return OK
+
+
+def _say_stages(result: StagedResult, say: Callable[[str], None]) -> None:
+    say(f"the stages' weights and stages.png are in {result.folder}")
+    say(f"mean IU {result.mean_iu:.2f}")
+
+
+def _nothing(line: str) -> None:
+    pass
 
 
 def _resumed(arguments: argparse.Namespace) -> str | None:
@@ -81,6 +96,8 @@ def _resumed(arguments: argparse.Namespace) -> str | None:
     for name in ("stage_epochs", "stage_lr"):
         if getattr(arguments, name) and not arguments.staged:
             raise ValueError(f"train: --{name.replace('_', '-')} is for --staged, which is missing")
+    if arguments.stage_epochs and "epochs" in arguments:
+        raise ValueError("train: --epochs and --stage-epochs both say how long the stages are; give one")
     return None
 
 
@@ -119,7 +136,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage-epochs", type=reader(_counts), metavar="N,N,…", help="epochs of each stage (as --epochs)"
     )
     parser.add_argument(
-        "--stage-lr", type=reader(_factors), metavar="X,X,…", help="factors of each stage's learning rate (1)"
+        "--stage-lr",
+        type=reader(_factors),
+        metavar="X,X,…",
+        help="each stage's learning rate as a factor of --lr, or of the recipe's for the first (the recipe's, or 1)",
     )
     for entry in fields(TrainConfig):
         add_field(parser, entry.name)

@@ -40,7 +40,8 @@ _PATIENCE = 3.0  # seconds that another rank waits for rank 0 to say the same fi
 
 
 class FailedElsewhere(SystemExit):
-    """Another rank has failed, or been interrupted, and says so; this one ends in silence with its exit code."""
+    """Another rank has failed, or been interrupted, and says so; this one ends in silence with its exit code. It is no
+    KeyboardInterrupt and no Exception, so that nothing on the way takes it for an error of its own."""
 
 
 class World:
@@ -81,7 +82,7 @@ class World:
             facts: k numbers, as many on every rank.
 
         Raises:
-            KeyboardInterrupt: where a rank brought one, on every rank, by the same signal.
+            KeyboardInterrupt: where a rank brought one, on every rank: its own, or one of the highest signal.
             FailedElsewhere: where another rank failed, or an earlier one as well.
             BaseException: the error that was given, on the first rank that has one.
         """

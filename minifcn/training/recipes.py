@@ -105,11 +105,16 @@ def in_other_words(config: TrainConfig, pixels: float) -> str:
 0.0005 what 2.67e-09 is'
     """
     lr, decay = convert(config.lr, config.weight_decay, pixels, "mean", config.optimizer)
+    counted = f"{pixels:,.0f} valid pixels{_weighed(config)}"
     rate = f"what {lr:.3g} is" if config.optimizer == "sgd" else "the same (Adam divides by the gradient's size)"
     return (
-        f"summed loss over about {pixels:,.0f} valid pixels a step: lr {config.lr:.3g} is {rate} for the mean loss, "
+        f"summed loss over about {counted} a step: lr {config.lr:.3g} is {rate} for the mean loss, "
         f"weight decay {config.weight_decay:.3g} what {decay:.3g} is"
     )
+
+
+def _weighed(config: TrainConfig) -> str:
+    return "" if config.class_weights == "none" else " (times their classes' weights)"
 
 
 @dataclass(frozen=True)
@@ -264,7 +269,8 @@ weight decay 0.0005 is 2.5e-09 for the mean'
     new = {"lr": lr, "weight_decay": decay}
     changes = [f"{name.replace('_', ' ')} {getattr(config, name):.3g} is {new[name]:.3g}" for name in converted]
     said = (
-        f"recipe {recipe} is for the {theirs} over the pixels: with about {pixels:,.0f} valid pixels a step, "
+        f"recipe {recipe} is for the {theirs} over the pixels: with about {pixels:,.0f} valid pixels{_weighed(config)} "
+        f"a step, "
         f"{' and '.join(changes)} for the {config.loss}"
     )
     return TrainConfig(**own | {name: new[name] for name in converted} | dict(given)), said
