@@ -19,7 +19,7 @@ import minifcn.nn as nn
 from benchmarks import kills, tables
 from minifcn.training import ModelCard, TrainConfig, Trainer, load_checkpoint, load_weights, save_checkpoint, train
 from minifcn.training import recovery as recovery_module
-from minifcn.training.checkpoint import DamagedFile, read, save_weights
+from minifcn.training.checkpoint import BEST, DamagedFile, read, save_weights
 from minifcn.training.interrupt import Interrupted, interrupted, polite_interrupt
 from minifcn.training.recovery import Pace
 
@@ -224,6 +224,33 @@ def test_two_damaged_ones_are_named_and_kept(stopped):
     with pytest.raises(DamagedFile, match=f"there is no {PREVIOUS} to go on from; nothing was deleted"):
         train(out=stopped, resume=True, say=quiet)
     assert (stopped / NEWEST).read_bytes() == before[NEWEST]
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("left", [("metrics.jsonl", "best.safetensors"), ("metrics.jsonl",), ("best.safetensors",)])
+def test_a_trained_run_without_checkpoints_is_refused_and_kept(whole, tmp_path, left):
+    for name in ("config.json", *left):
+        shutil.copy(whole / name, tmp_path / name)
+    before = files(tmp_path)
+    advice = f"; a new run can start from its best weights with --init {tmp_path}" if BEST in left else ""
+    with pytest.raises(
+        FileNotFoundError,
+        match=f"^train: {tmp_path} has {' and '.join(left)} of a run, and neither {NEWEST} nor {PREVIOUS} to go on "
+        f"from; nothing was deleted{advice}$",
+    ):
+        train(out=tmp_path, resume=True, say=quiet)
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_has_trained_nothing_begins(whole, tmp_path):
+    """A kill in the first moments leaves the configuration; somebody's empty file is no line."""
+    shutil.copy(whole / "config.json", tmp_path / "config.json")
+    (tmp_path / "metrics.jsonl").touch()
+    train(out=tmp_path, resume=True, say=quiet)
+    assert kills.state(tmp_path) == kills.state(whole)
 
 
 def test_another_network_is_no_damage(stopped):

@@ -289,15 +289,16 @@ def test_the_power_fails_again_and_again(whole, tmp_path, monkeypatch):
     assert untimed(out) == untimed(whole[0])
 
 
-@pytest.mark.parametrize("cut", [1, 2, 8, 9])
+@pytest.mark.parametrize("cut", [1, 2, 3, 10, 11])
 def test_the_power_fails_once(whole, tmp_path, monkeypatch, cut):
-    """At the plan, the first stage's configuration, its results, and the second's configuration."""
+    """At the plan, the first stage's configuration, its first checkpoint, its results, the second's configuration."""
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         files = count_replaced(patch, cut)
         with pytest.raises(PowerCutError):
             train_stages(CONFIGS, out, say=quiet)
-    assert files[-1] == {1: "stages.json", 2: "config.json", 8: "stages.json", 9: "config.json"}[cut]
+    at = {1: "stages.json", 2: "config.json", 3: "checkpoint.safetensors", 10: "stages.json", 11: "config.json"}
+    assert files[-1] == at[cut]
     if cut == 1:
         train_stages(CONFIGS, out, say=quiet)
     else:
@@ -342,6 +343,20 @@ def test_resuming_finished_stages_changes_nothing(whole, tmp_path):
     said = []
     resume_stages(tmp_path / "run", say=said.append)
     assert said == [stages_table(read_stages(whole[0]))]
+
+
+def test_an_unfinished_stage_without_checkpoints_is_refused_and_kept(whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    plan_of = json.loads((out / "stages.json").read_text())
+    plan_of["stages"][2]["result"] = None
+    (out / "stages.json").write_text(json.dumps(plan_of))
+    for file in (out / NAMES[2]).glob("checkpoint*"):
+        file.unlink()
+    before = {path: path.read_bytes() for path in (out / NAMES[2]).iterdir()}
+    with pytest.raises(FileNotFoundError, match=f"{NAMES[2]} has .* of a run, .*--init {out / NAMES[2]}$"):
+        resume_stages(out, say=quiet)
+    assert {path: path.read_bytes() for path in (out / NAMES[2]).iterdir()} == before
 
 
 def test_stages_that_were_trained_by_hand_are_taken_up(whole, tmp_path):

@@ -138,13 +138,32 @@ def test_a_crash_goes_on_from_the_last_epoch(tmp_path, uninterrupted, number):
 def test_a_crash_between_line_and_checkpoint_leaves_no_line_twice(tmp_path, uninterrupted, monkeypatch):
     trainer = Trainer(TINY, tmp_path / "run", say=quiet)
     save = trainer._save
-    monkeypatch.setattr(trainer, "_save", lambda: save() if trainer.epoch == 1 else fail())
+    monkeypatch.setattr(trainer, "_save", lambda: fail() if trainer.epoch == 2 else save())
     with pytest.raises(RuntimeError, match="the power went"):
         trainer.fit()
     metrics = tmp_path / "run" / "metrics.jsonl"
     assert len(metrics.read_text().splitlines()) == 2
     with metrics.open("a") as file:
         file.write('{"epoch": 3, "tr')
+    train(out=tmp_path / "run", resume=True, say=quiet)
+    assert untimed(tmp_path / "run") == untimed(uninterrupted(TINY))
+
+
+@pytest.mark.parametrize("at", ["_append_metrics", "_keep_if_best", "_save"])
+def test_a_crash_around_the_first_line_and_weights_does_the_epoch_again(tmp_path, uninterrupted, monkeypatch, at):
+    """After each of the writings that end the first epoch."""
+    trainer = Trainer(TINY, tmp_path / "run", say=quiet)
+    write = getattr(trainer, at)
+
+    def last(*what):
+        write(*what)
+        if at != "_save" or trainer.epoch == 0:
+            fail()
+
+    monkeypatch.setattr(trainer, at, last)
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer.fit()
+    assert (tmp_path / "run" / "metrics.jsonl").exists() == (at != "_save")
     train(out=tmp_path / "run", resume=True, say=quiet)
     assert untimed(tmp_path / "run") == untimed(uninterrupted(TINY))
 

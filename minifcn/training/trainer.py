@@ -57,7 +57,7 @@ from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import interrupted, polite_interrupt
 from minifcn.training.pictures import learning_curve, overlay_sheet, some_samples
 from minifcn.training.recipes import in_other_words, step_pixels
-from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
+from minifcn.training.recovery import PREVIOUS, Pace, check_untrained, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
 
@@ -214,7 +214,7 @@ class Trainer:
             world: the processes that train together, not necessarily as many as before; None for this one alone.
 
         Raises:
-            FileNotFoundError: where the folder holds no run.
+            FileNotFoundError: where the folder holds no run, or one that was trained and has lost its checkpoints.
             ValueError: for a configuration of another run, or checkpoints that are damaged or of another model.
         """
         stored = read_config(folder)
@@ -238,6 +238,7 @@ class Trainer:
         if has_checkpoint(self.folder):
             self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, self.say))
         else:
+            check_untrained(self.folder, (METRICS, BEST))
             self._start_from(self.config.init)
 
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
@@ -453,7 +454,10 @@ class Trainer:
             **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
-        # again and writes them again; the other way round they would be missing.
+        # again and writes them again; the other way round they would be missing. One of the epoch's steps is there
+        # before the first of them all: a line or weights without a checkpoint are those of a run that has lost it.
+        if self.world.rank == 0 and not has_checkpoint(self.folder):
+            self._save()
         self._append_metrics(record)
         if validated:
             self._keep_if_best(record)
