@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks import stages as bench_stages
 from benchmarks.__main__ import main as bench
 from minifcn.cli import main
 from minifcn.training import TrainConfig, Trainer, load_model, predict, save_weights, train
+from minifcn.training import stages as stages_module
 from minifcn.training.checkpoint import ModelCard, find_weights, read
 from minifcn.training.stages import (
     plan,
@@ -323,6 +325,41 @@ def test_ctrl_c_in_a_stage_says_how_to_go_on_with_all(whole, tmp_path, monkeypat
     resume_stages(out, say=said.append)
     assert [line[:7] for line in said if line.startswith("stage ")] == ["stage 2", "stage 3"]
     assert untimed(out) == untimed(whole[0])
+
+
+def test_ctrl_c_while_a_stages_last_epoch_is_saved_does_not_begin_the_next(tmp_path, monkeypatch):
+    save = Trainer._save
+
+    def pressed(self):
+        save(self)
+        if self.epoch == self.config.epochs and not pressed.once:
+            pressed.once = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressed.once = False
+    out = tmp_path / "run"
+    monkeypatch.setattr(Trainer, "_save", pressed)
+    with pytest.raises(KeyboardInterrupt, match=f"after the last epoch, .*--resume {out} goes on from there$"):
+        train_stages(CONFIGS, out, say=quiet)
+    assert not (out / NAMES[1]).exists()
+    said = []
+    resume_stages(out, say=said.append)
+    assert said[0] == "stage 1 of 3: fcn32s_vgg11"
+    assert said[1].endswith(f"run in {out / NAMES[0]}, which is finished already")
+
+
+def test_ctrl_c_between_stages_says_how_to_go_on(whole, tmp_path, monkeypatch):
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    old, new = shutil.copytree(whole[0], tmp_path / "old"), tmp_path / "new"
+    monkeypatch.setattr(stages_module, "_draw", pressed)
+    words = "^interrupted where everything is saved; python -m minifcn train --resume"
+    with pytest.raises(KeyboardInterrupt, match=f"{words} {old} goes on from there$"):
+        resume_stages(old, say=quiet)
+    monkeypatch.setattr(stages_module, "_begin", pressed)
+    with pytest.raises(KeyboardInterrupt, match=f"{words} {new} goes on from there$"):
+        train_stages(CONFIGS, new, say=quiet)
 
 
 def test_a_stages_network_goes_before_the_next_one_comes(tmp_path, monkeypatch):

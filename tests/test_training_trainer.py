@@ -192,6 +192,7 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted):
     assert untimed(folder) == before
     assert result.mean_iu == max(record["mean_iu"] for record in before["records"])
     assert not any(line.startswith("epoch") for line in lines)
+    assert lines[0].endswith(f"run in {folder}, which is finished already; --epochs N trains longer")
 
 
 def test_more_epochs_go_on_where_the_run_ended(tmp_path):

@@ -22,7 +22,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from minifcn.training.config import TrainConfig
 from minifcn.training.distributed import World
 from minifcn.training.files import clear_drafts, replacing
 from minifcn.training.inference import choose_device, predict
+from minifcn.training.interrupt import saying
 from minifcn.training.pictures import overlay_sheet, some_samples
 from minifcn.training.recipes import RECIPES, Entries, configure
 from minifcn.training.trainer import (
@@ -43,6 +44,7 @@ from minifcn.training.trainer import (
     Trainer,
     TrainResult,
     check_same_run,
+    go_on,
     next_folder,
     read_config,
 )
@@ -204,16 +206,17 @@ def train_stages(
         if world.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, stages)
-        try:
-            begun = [_begin(folder, stages, 0, say, world)]
-        except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
-            if world.rank == 0:
-                (folder / STAGES).unlink()
-                with suppress(OSError):  # there is a stage in it
-                    if new:
-                        folder.rmdir()
-            raise
-        return _train(folder, stages, say, world, begun)
+        with _saying(folder):
+            try:
+                begun = [_begin(folder, stages, 0, say, world)]
+            except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
+                if world.rank == 0:
+                    (folder / STAGES).unlink()
+                    with suppress(OSError):  # there is a stage in it
+                        if new:
+                            folder.rmdir()
+                raise
+            return _train(folder, stages, say, world, begun)
 
 
 def resume_stages(
@@ -248,7 +251,8 @@ def resume_stages(
         if world.rank == 0:
             clear_drafts(out, (STAGES, PICTURE))
             _write(out, stages)
-        return _train(out, stages, say, world, [])
+        with _saying(out):
+            return _train(out, stages, say, world, [])
 
 
 def read_stages(folder: str | os.PathLike[str]) -> tuple[Stage, ...]:
@@ -297,6 +301,11 @@ def stages_table(stages: Sequence[Stage]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _saying(folder: Path) -> AbstractContextManager[None]:
+    """What an interruption says that is not in a stage's training, and so has nothing to save."""
+    return saying(lambda: f"where everything is saved; {go_on(folder)} goes on from there")
 
 
 def _train(

@@ -54,7 +54,7 @@ from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values,
 from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
-from minifcn.training.interrupt import interrupted, polite_interrupt
+from minifcn.training.interrupt import interrupted, polite_interrupt, saying
 from minifcn.training.pictures import learning_curve, overlay_sheet, some_samples
 from minifcn.training.recipes import in_other_words, step_pixels
 from minifcn.training.recovery import PREVIOUS, Pace, check_untrained, has_checkpoint, restore
@@ -156,6 +156,11 @@ def check_same_run(folder: str | os.PathLike[str], stored: TrainConfig, config: 
                 f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
                 f"only {', '.join(MAY_CHANGE)} can change on resuming, other changes need a new run"
             )
+
+
+def go_on(folder: Path) -> str:
+    """The command that goes on with a run or with stages."""
+    return f"python -m minifcn train --resume {shlex.quote(str(folder))}"
 
 
 class Trainer:
@@ -328,8 +333,15 @@ class Trainer:
             KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
-        self.say(self._introduction())
-        self._say_rates()
+        with saying(self._how_it_stands):
+            self.say(self._introduction())
+            self._say_rates()
+            self._train()
+            self._make_pictures()
+        return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
+
+    def _train(self) -> None:
+        """All epochs that are left."""
         outer = random.get_state()
         random.set_state(self._random)
         self._pace = Pace(self.config.checkpoint_every)
@@ -339,6 +351,7 @@ class Trainer:
                     self._train_epoch(check)
                     self._finish_epoch(check)
                 self._validate_last(check)
+                self.world.together(check)  # what came since the last validation's last batch
             except KeyboardInterrupt as error:
                 stop = interrupted(error, self._stop())
                 raise (stop if self.world.rank == 0 else FailedElsewhere(stop.exit_code)) from error
@@ -348,8 +361,6 @@ class Trainer:
             finally:
                 self._random = random.get_state()
                 random.set_state(outer)
-        self._make_pictures()
-        return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
 
     def _train_epoch(self, check: Callable[[], None]) -> None:
         self.module.train()
@@ -581,8 +592,7 @@ class Trainer:
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
-        again = f"python -m minifcn train --resume {shlex.quote(str(self.whole or self.folder))}"
-        last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
+        again, last = go_on(self.whole or self.folder), self._from_the_last_checkpoint()
         if not self._weights_whole:
             return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
@@ -593,7 +603,23 @@ class Trainer:
             self._save()
         except OSError as error:
             return f"{place}, which could not be saved ({error}); {last}"
-        return f"and saved {place}; {again} goes on from there"
+        return self._how_it_stands() if self._is_finished() else f"and saved {place}; {again} goes on from there"
+
+    def _how_it_stands(self) -> str:
+        """Where an interruption leaves nothing to save; says how to go on."""
+        if self._is_finished():
+            again = go_on(self.whole or self.folder)
+            return f"after the last epoch, with everything saved but the pictures; {again} goes on from there"
+        return f"before the first step; {self._from_the_last_checkpoint()}"
+
+    def _from_the_last_checkpoint(self) -> str:
+        place = "last checkpoint" if has_checkpoint(self.folder) else "beginning"
+        return f"{go_on(self.whole or self.folder)} goes on from the {place}"
+
+    def _is_finished(self) -> bool:
+        """Whether only the pictures are to be made."""
+        done = self.epoch >= self.config.epochs
+        return done and self.records[-1]["per_class_iu"] is not None
 
     # -- words
 
@@ -605,6 +631,11 @@ class Trainer:
         )
         if self.world.size > 1:
             words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
+        if self._is_finished():
+            longer = "" if self.whole else "; --epochs N trains longer"  # the epochs of a stage are part of the plan
+            return f"{words}, which is finished already{longer}"
+        if self.epoch >= self.config.epochs:
+            return f"{words}, from the validation of epoch {self.epoch}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
 
     def _say_rates(self) -> None:
