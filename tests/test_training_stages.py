@@ -24,6 +24,7 @@ from minifcn.training.stages import (
     plan,
     read_stages,
     resume_stages,
+    stage_folder,
     stage_models,
     stages_table,
     train_stages,
@@ -192,6 +193,13 @@ def test_stages_are_runs_of_their_own(whole, tmp_path):
     for name in NAMES:
         assert (tmp_path / name / "best.safetensors").read_bytes() == (folder / name / "best.safetensors").read_bytes()
     beginnings = [line for line in said if line.startswith("stage ")]
+    starts = [line for line in said if line.startswith(("starting from", "score_"))]
+    assert [line.split(".")[0] for line in starts[1::2]] == ["score_pool4", "score_pool3"]
+    for start, new in zip(starts[::2], starts[1::2], strict=True):
+        assert new.endswith(".bias are new and begin at zero")
+        missing = {line.split()[0] for line in start.splitlines() if line.startswith("  ")}
+        assert missing.isdisjoint(new.removesuffix(" are new and begin at zero").split(", "))
+        assert "have to be trained" not in start
     assert beginnings == [
         "stage 1 of 3: fcn32s_vgg11",
         "stage 2 of 3: fcn16s_vgg11, from the best weights of 1-fcn32s_vgg11",
@@ -241,6 +249,25 @@ def test_the_weights_of_stages_are_those_of_the_last_finished_one(whole, tmp_pat
             assert load_model(tmp_path / "run")[1].model == CONFIGS[k - 1].model
     with pytest.raises(FileNotFoundError, match=f"no stage in .* is finished; .* such as .*{NAMES[0]}"):
         find_weights(tmp_path / "run")
+
+
+def test_a_finished_stage_whose_weights_or_folder_are_gone_is_named(whole, tmp_path, capsys):
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    (run / NAMES[2] / "best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=f"load_weights: {run / NAMES[2]} holds no best.safetensors"):
+        find_weights(run)
+    shutil.rmtree(run / NAMES[2])
+    assert main(["eval", str(run)]) == 2
+    assert capsys.readouterr().err == (
+        f"minifcn: load_weights: {run} lacks the folder {NAMES[2]} of its last finished stage; put it back, or give "
+        "the folder of another stage\n"
+    )
+
+
+def test_the_folders_of_stages_are_those_of_the_plan(whole):
+    stages, entries = read_stages(whole[0]), json.loads((whole[0] / "stages.json").read_text())["stages"]
+    assert [stage_folder(whole[0], stages, k) for k in range(3)] == [whole[0] / name for name in NAMES]
+    assert [entry["folder"] for entry in entries] == list(NAMES)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"stages": []}', '{"stages": [{"config": 3}]}', '{"stages": [3]}'])
@@ -412,7 +439,7 @@ def test_stages_that_were_trained_by_hand_are_taken_up(whole, tmp_path):
 def test_other_runs_in_the_stages_folders_are_refused_and_left(tmp_path):
     out = tmp_path / "run"
     train(replace(CONFIGS[0], seed=1), out / NAMES[0], say=quiet)
-    with pytest.raises(ValueError, match=f"the run in .*{NAMES[0]} has seed 1, not 0"):
+    with pytest.raises(ValueError, match=f"the run in .*{NAMES[0]} has --seed 1, not 0"):
         train_stages(CONFIGS, out, say=quiet)
     train(replace(CONFIGS[1], init=None), tmp_path / "other" / NAMES[1], say=quiet)
     with pytest.raises(ValueError, match=f"{NAMES[1]} began from nothing, not from {NAMES[0]}"):
@@ -458,7 +485,7 @@ def test_a_mistake_leaves_nothing_behind(tmp_path):
 def test_what_may_change_on_resuming(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     with pytest.raises(
-        ValueError, match=r"--epochs cannot change when stages are resumed, only val_every, workers.* can"
+        ValueError, match=r"--epochs cannot change when stages are resumed, only --val-every, --workers.* can;"
     ):
         resume_stages(tmp_path / "run", {"epochs": 3}, say=quiet)
     plan_of = json.loads((whole[0] / "stages.json").read_text())

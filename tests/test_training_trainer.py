@@ -386,7 +386,7 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path):
 
 def test_a_run_cannot_become_another_one(tmp_path, uninterrupted):
     folder = uninterrupted(TINY)
-    with pytest.raises(ValueError, match=r"has lr 0.01, not 0.5; only epochs, .*, checkpoint_every can change"):
+    with pytest.raises(ValueError, match=r"has --lr 0.01, not 0.5; only --epochs, --val-every, .*-every can change"):
         train(replace(TINY, lr=0.5), folder, resume=True, say=quiet)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         train(out=tmp_path, resume=True, say=quiet)

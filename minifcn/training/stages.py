@@ -46,6 +46,7 @@ from minifcn.training.trainer import (
     check_same_run,
     go_on,
     next_folder,
+    option,
     read_config,
 )
 
@@ -122,10 +123,10 @@ def plan(
     [('fcn32s_vgg16', 4, 0.5), ('fcn16s_vgg16', 2, 0.05)]
     """
     names = stage_models(given.get("model", TrainConfig.model))
-    for option, values in (("--stage-epochs", epochs), ("--stage-lr", lr)):
+    for flag, values in (("--stage-epochs", epochs), ("--stage-lr", lr)):
         if values is not None and len(values) != len(names):
             raise ValueError(
-                f"train: {option} has {len(values)} numbers; {len(names)} are needed, for {', '.join(names)}"
+                f"train: {flag} has {len(values)} numbers; {len(names)} are needed, for {', '.join(names)}"
             )
     factors = lr if lr is not None else _factors(recipe, names) if "lr" in given else None
     configs: list[TrainConfig] = []
@@ -241,8 +242,8 @@ def resume_stages(
     fixed = [name for name in new if name not in _MAY_CHANGE]
     if fixed:
         raise ValueError(
-            f"train: --{fixed[0].replace('_', '-')} cannot change when stages are resumed, only "
-            f"{', '.join(_MAY_CHANGE)} can; other changes need a new run"
+            f"train: {option(fixed[0])} cannot change when stages are resumed, only "
+            f"{', '.join(map(option, _MAY_CHANGE))} can; other changes need a new run"
         )
     with world.ending():
         stages = world.first(lambda: read_stages(out))
@@ -329,8 +330,8 @@ def _train(
 
 def _begin(folder: Path, stages: Sequence[Stage], k: int, say: Callable[[str], None], world: World) -> Trainer:
     """A stage's run where it stopped, or a new one where there is none."""
-    config, run = stages[k].config, _folder(folder, stages, k)
-    before = _folder(folder, stages, k - 1) if k else None
+    config, run = stages[k].config, stage_folder(folder, stages, k)
+    before = stage_folder(folder, stages, k - 1) if k else None
     if world.rank == 0:
         origin = "" if before is None else f", from the best weights of {before.name}"
         say(f"stage {k + 1} of {len(stages)}: {config.model}{origin}")
@@ -376,7 +377,7 @@ def _draw(folder: Path, stages: Sequence[Stage]) -> None:
     samples = some_samples(open_dataset(config.data, "val", **config.data_options("val")))
     answers = []
     for k in range(len(stages)):
-        module, card = load_model(_folder(folder, stages, k))
+        module, card = load_model(stage_folder(folder, stages, k))
         module.to(device)
         answers.append([predict(module, sample.image, device) for sample in samples])
     rows = [(s.image, s.labels, *seen) for s, *seen in zip(samples, *answers, strict=True)]
@@ -392,7 +393,7 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
         raise FileExistsError(f"train: {folder} is a file; a folder is needed")
     if (folder / STAGES).is_file():
         raise FileExistsError(f"train: {folder} holds stages already; --resume {folder} goes on with them")
-    ours = [_folder(folder, stages, k) for k in range(len(stages))]
+    ours = [stage_folder(folder, stages, k) for k in range(len(stages))]
     clear_drafts(folder, (STAGES,))
     others = sorted(set(folder.iterdir()) - set(ours))
     if others:
@@ -405,13 +406,18 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
     return False
 
 
-def _folder(folder: Path, stages: Sequence[Stage], k: int) -> Path:
+def stage_folder(folder: Path, stages: Sequence[Stage], k: int) -> Path:
+    """The run of stage k, counted from 0, in a folder of stages.
+
+    >>> stage_folder(Path("runs"), [Stage(TrainConfig(model="fcn32s_vgg16"))], 0).as_posix()
+    'runs/1-fcn32s_vgg16'
+    """
     return folder / f"{k + 1}-{stages[k].config.model}"
 
 
 def _write(folder: Path, stages: Sequence[Stage]) -> None:
     entries: list[Mapping[str, Any]] = [
-        {"folder": _folder(folder, stages, k).name, "config": asdict(stage.config), "result": stage.result}
+        {"folder": stage_folder(folder, stages, k).name, "config": asdict(stage.config), "result": stage.result}
         for k, stage in enumerate(stages)
     ]
     with replacing(folder / STAGES) as draft:

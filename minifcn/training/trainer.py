@@ -20,7 +20,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,18 @@ def check_same_run(folder: str | os.PathLike[str], stored: TrainConfig, config: 
     for name, value in asdict(stored).items():
         if name not in MAY_CHANGE and getattr(config, name) != value:
             raise ValueError(
-                f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
-                f"only {', '.join(MAY_CHANGE)} can change on resuming, other changes need a new run"
+                f"train: the run in {folder} has {option(name)} {value!r}, not {getattr(config, name)!r}; "
+                f"only {', '.join(map(option, MAY_CHANGE))} can change on resuming, other changes need a new run"
             )
+
+
+def option(name: str) -> str:
+    """An entry of TrainConfig as the command line has it.
+
+    >>> option("val_every")
+    '--val-every'
+    """
+    return f"--{name.replace('_', '-')}"
 
 
 def go_on(folder: Path) -> str:
@@ -311,7 +320,12 @@ class Trainer:
         """
         if weights is not None:
             report = load(self.module, find_weights(weights), strict=False)
-            self.say(f"starting from {weights}\n{report}")
+            new = [odd for odd in report.missing if odd.name.startswith("score_")]
+            if "score_fr.weight" not in report.matched:
+                new = []
+            # each name in one line only: that new scores are missing is as it should be
+            shown = replace(report, missing=tuple(odd for odd in report.missing if odd not in new))
+            self.say(f"starting from {weights}\n{shown}")
             found, needed = report.backbone
             if found < needed:  # a start from half of one would pass for a start from weights
                 hint = report.hint or "weights of the same backbone are needed"
@@ -319,11 +333,10 @@ class Trainer:
                     f"train: {weights} has {found} of the backbone's {needed} parameters and buffers in the shapes of "
                     f"{self.card.describe()}; {hint}"
                 )
-            new = [odd for odd in report.missing if odd.name.startswith("score_")]
-            if new and "score_fr.weight" in report.matched:
+            if new:
                 zeros = {odd.name: np.zeros(odd.shape, np.float32) for odd in new}
                 self.module.load_state_dict(zeros, strict=False)
-                self.say(f"{', '.join(zeros)} begin at zero")
+                self.say(f"{', '.join(zeros)} are new and begin at zero")
 
     def fit(self) -> TrainResult:
         """Train up to the configured number of epochs, then make the pictures.
