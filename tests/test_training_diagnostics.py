@@ -329,6 +329,43 @@ def test_momentum_is_counted_as_it_will_be():
     assert seen.largest == pytest.approx(1e-7 / 4 * (1 + 0.5 + 0.25 + 0.125), rel=1e-5)
 
 
+@pytest.mark.parametrize("make", [mf.optim.SGD, mf.optim.Adam])
+def test_few_steps_are_enough_to_see_a_rate_that_gets_nowhere(make):
+    """Batch norm, and batches that differ: their losses are not alike, and too few to fall."""
+    for steps, rate, total, is_found in ((2, 1e-10, 24, True), (7, 1e-10, 24, True), (7, 0.03, 24, False)):
+        net = nn.Sequential(Net(), nn.BatchNorm2d(3))
+        said = found(net, make(net.parameters(), lr=rate), steps=steps, total_steps=total)
+        assert len(said) == is_found
+        if is_found:
+            (sentence,) = said
+            assert sentence.startswith("a step changes no layer's weights by more than ")
+            assert "(learning rate 1e-10), so 24 steps cannot change them by 1 %; a learning rate above 1e" in sentence
+    net = nn.Sequential(Net(), nn.BatchNorm2d(3))
+    net[0].score.weight.data[...] = 0  # hides the others' gradients at first
+    assert found(net, mf.optim.SGD(net.parameters(), lr=1e-5), steps=3, total_steps=24) == []
+    assert found(Net(), steps=1, total_steps=24) == []  # whose update is not seen
+
+
+def test_the_trainer_sees_in_a_short_epoch_that_the_rate_gets_nowhere(tmp_path):
+    said = []
+    train(replace(TINY, lr=1e-10, epochs=2), tmp_path / "run", say=said.append)
+    note = one(said, "note: a step changes no layer's weights by more than")
+    assert "so 6 steps cannot change them by 1 %; a learning rate above 1e-10 is needed" in note
+
+
+@pytest.mark.parametrize("rate", [1e-10, 0.03])
+def test_the_rate_is_that_of_the_layers_weights(rate):
+    net = Net()
+    net.score.weight.data[...] = net.score.bias.data[...] = 0
+    groups = mf.optim.paper_groups(net, rate, 0.0)  # twice the rate for biases
+    assert {group["lr"] for group in groups} == {rate, 2 * rate}
+    said = found(net, mf.optim.SGD(groups, lr=rate))
+    if rate < 1e-9:
+        assert "a learning rate above 1e-10 is needed" in one(said, "the loss is")
+    else:
+        assert said == []
+
+
 def test_adams_steps_do_not_depend_on_the_loss():
     net = Net()
     sentence = one(found(net, mf.optim.Adam(net.parameters(), lr=1e-9)), "a step changes no layer's weights")
@@ -442,6 +479,46 @@ def test_batch_norm_of_single_images():
     net = nn.Sequential(Net(), nn.BatchNorm2d(3))
     net[1].eval()
     assert found(net, data=batches(n=1)) == []
+
+
+def test_no_step_shows_no_batch():
+    """What a training sees that is resumed at the end of its first epoch."""
+    net = nn.Sequential(Net(), nn.BatchNorm2d(3))
+    assert FirstSteps(net, mf.optim.SGD(net.parameters(), lr=0.1)).report() == []
+
+
+def test_a_run_that_is_resumed_after_its_first_epochs_last_step_has_no_note(tmp_path):
+    trainer = Trainer(TINY, tmp_path / "run", say=quiet)
+    trainer._validate = lambda check: os.kill(os.getpid(), signal.SIGINT) or check()
+    with pytest.raises(KeyboardInterrupt, match="saved after step 3 of epoch 1"):
+        trainer.fit()
+    said = []
+    train(out=tmp_path / "run", resume=True, say=said.append)
+    assert [line for line in said if line.startswith("note:")] == []
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ((1, 1, 1), "batch norm (1) sees batches of one image: "),
+        ((2, 1, 1), "batch norm (1) sees batches of one image in 2 of 3 processes: "),
+        ((2, 2, 2), None),
+    ],
+)
+def test_batch_norm_of_single_images_in_some_processes(images, words):
+    """Each process finds it, not only those that it happens to."""
+    for rank in range(3):
+
+        def gather(own, rank=rank):
+            every = np.stack([own] * 3)
+            if own.shape == (4,):  # counts of three classes, and images
+                assert own[3] == images[rank]
+                every[:, 3] = images
+            return every
+
+        net = nn.Sequential(Net(), nn.BatchNorm2d(3))
+        said = found(net, data=batches(n=images[rank]), gather=gather, steps=4)
+        assert [line[: len(words or "")] for line in said] == ([] if words is None else [words])
 
 
 def test_it_changes_nothing_and_stops_looking():

@@ -19,7 +19,8 @@ import minifcn.nn as nn
 from benchmarks import kills, tables
 from minifcn.training import ModelCard, TrainConfig, Trainer, load_checkpoint, load_weights, save_checkpoint, train
 from minifcn.training import recovery as recovery_module
-from minifcn.training.checkpoint import DamagedFile, read, save_weights
+from minifcn.training import trainer as trainer_module
+from minifcn.training.checkpoint import BEST, DamagedFile, read, save_weights
 from minifcn.training.interrupt import Interrupted, interrupted, polite_interrupt
 from minifcn.training.recovery import Pace
 
@@ -226,6 +227,33 @@ def test_two_damaged_ones_are_named_and_kept(stopped):
     assert (stopped / NEWEST).read_bytes() == before[NEWEST]
 
 
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("left", [("metrics.jsonl", "best.safetensors"), ("metrics.jsonl",), ("best.safetensors",)])
+def test_a_trained_run_without_checkpoints_is_refused_and_kept(whole, tmp_path, left):
+    for name in ("config.json", *left):
+        shutil.copy(whole / name, tmp_path / name)
+    before = files(tmp_path)
+    advice = f"; a new run can start from its best weights with --init {tmp_path}" if BEST in left else ""
+    with pytest.raises(
+        FileNotFoundError,
+        match=f"^train: {tmp_path} has {' and '.join(left)} of a run, and neither {NEWEST} nor {PREVIOUS} to go on "
+        f"from; nothing was deleted{advice}$",
+    ):
+        train(out=tmp_path, resume=True, say=quiet)
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_has_trained_nothing_begins(whole, tmp_path):
+    """A kill in the first moments leaves the configuration; somebody's empty file is no line."""
+    shutil.copy(whole / "config.json", tmp_path / "config.json")
+    (tmp_path / "metrics.jsonl").touch()
+    train(out=tmp_path, resume=True, say=quiet)
+    assert kills.state(tmp_path) == kills.state(whole)
+
+
 def test_another_network_is_no_damage(stopped):
     other = Trainer(replace(TINY, width=0.125), stopped.parent / "other", say=quiet)
     with pytest.raises(ValueError, match="another model"):
@@ -356,6 +384,64 @@ def test_ctrl_c_again_stops_at_once_and_a_signal_that_is_ignored_stays_so():
     finally:
         signal.signal(signal.SIGHUP, before)
     assert str(interrupted(KeyboardInterrupt(), "and saved")) == "interrupted and saved"
+
+
+def test_a_signal_after_the_last_look_is_not_lost():
+    def pressed(number, then):
+        with polite_interrupt() as check:
+            check()
+            press(number)()
+            then()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with pytest.raises(Interrupted) as stop:
+            pressed(number, lambda: None)
+        assert stop.value.exit_code == 128 + number
+    with pytest.raises(RuntimeError, match="the power went"):
+        pressed(signal.SIGTERM, fail)
+
+
+FINISHED = "after the last epoch, with everything saved but the pictures; python -m minifcn train --resume"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_last_epoch_is_saved(tmp_path, whole, monkeypatch, name):
+    trainer = Trainer(TINY, tmp_path / "run", say=quiet)
+    save = trainer._save
+
+    def and_press():
+        save()
+        if trainer.epoch == 2 and not trainer._is_pressed:
+            trainer._is_pressed = True
+            press(getattr(signal, name))()
+
+    trainer._is_pressed = False
+    monkeypatch.setattr(trainer, "_save", and_press)
+    by = {"SIGTERM": "interrupted by SIGTERM", "SIGINT": "interrupted"}[name]
+    with pytest.raises(Interrupted, match=f"^{by} {FINISHED} {tmp_path / 'run'} goes on from there$") as stop:
+        trainer.fit()
+    assert stop.value.exit_code == 128 + getattr(signal, name)
+    assert not (tmp_path / "run" / "overlays.png").exists()
+    train(out=tmp_path / "run", resume=True, say=quiet)
+    assert kills.state(tmp_path / "run") == kills.state(whole)
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_pictures_are_made_says_what_is_saved(tmp_path, whole, monkeypatch):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "overlay_sheet", interrupt)
+        with pytest.raises(Interrupted, match=f"^interrupted {FINISHED} {folder} goes on from there$"):
+            train(out=folder, resume=True, say=quiet)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_say_rates", interrupt)
+        with pytest.raises(
+            Interrupted, match=f"^interrupted before the first step; .*--resume {tmp_path / 'new'} .* b"
+        ):
+            train(TINY, tmp_path / "new", say=quiet)
 
 
 def dead_process():

@@ -18,11 +18,13 @@ from benchmarks import stages as bench_stages
 from benchmarks.__main__ import main as bench
 from minifcn.cli import main
 from minifcn.training import TrainConfig, Trainer, load_model, predict, save_weights, train
+from minifcn.training import stages as stages_module
 from minifcn.training.checkpoint import ModelCard, find_weights, read
 from minifcn.training.stages import (
     plan,
     read_stages,
     resume_stages,
+    stage_folder,
     stage_models,
     stages_table,
     train_stages,
@@ -191,6 +193,13 @@ def test_stages_are_runs_of_their_own(whole, tmp_path):
     for name in NAMES:
         assert (tmp_path / name / "best.safetensors").read_bytes() == (folder / name / "best.safetensors").read_bytes()
     beginnings = [line for line in said if line.startswith("stage ")]
+    starts = [line for line in said if line.startswith(("starting from", "score_"))]
+    assert [line.split(".")[0] for line in starts[1::2]] == ["score_pool4", "score_pool3"]
+    for start, new in zip(starts[::2], starts[1::2], strict=True):
+        assert new.endswith(".bias are new and begin at zero")
+        missing = {line.split()[0] for line in start.splitlines() if line.startswith("  ")}
+        assert missing.isdisjoint(new.removesuffix(" are new and begin at zero").split(", "))
+        assert "have to be trained" not in start
     assert beginnings == [
         "stage 1 of 3: fcn32s_vgg11",
         "stage 2 of 3: fcn16s_vgg11, from the best weights of 1-fcn32s_vgg11",
@@ -242,6 +251,25 @@ def test_the_weights_of_stages_are_those_of_the_last_finished_one(whole, tmp_pat
         find_weights(tmp_path / "run")
 
 
+def test_a_finished_stage_whose_weights_or_folder_are_gone_is_named(whole, tmp_path, capsys):
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    (run / NAMES[2] / "best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=f"load_weights: {run / NAMES[2]} holds no best.safetensors"):
+        find_weights(run)
+    shutil.rmtree(run / NAMES[2])
+    assert main(["eval", str(run)]) == 2
+    assert capsys.readouterr().err == (
+        f"minifcn: load_weights: {run} lacks the folder {NAMES[2]} of its last finished stage; put it back, or give "
+        "the folder of another stage\n"
+    )
+
+
+def test_the_folders_of_stages_are_those_of_the_plan(whole):
+    stages, entries = read_stages(whole[0]), json.loads((whole[0] / "stages.json").read_text())["stages"]
+    assert [stage_folder(whole[0], stages, k) for k in range(3)] == [whole[0] / name for name in NAMES]
+    assert [entry["folder"] for entry in entries] == list(NAMES)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"stages": []}', '{"stages": [{"config": 3}]}', '{"stages": [3]}'])
 def test_the_weights_of_a_damaged_plan(tmp_path, text):
     (tmp_path / "stages.json").write_text(text)
@@ -290,15 +318,16 @@ def test_the_power_fails_again_and_again(whole, tmp_path, monkeypatch):
     assert untimed(out) == untimed(whole[0])
 
 
-@pytest.mark.parametrize("cut", [1, 2, 8, 9])
+@pytest.mark.parametrize("cut", [1, 2, 3, 10, 11])
 def test_the_power_fails_once(whole, tmp_path, monkeypatch, cut):
-    """At the plan, the first stage's configuration, its results, and the second's configuration."""
+    """At the plan, the first stage's configuration, its first checkpoint, its results, the second's configuration."""
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         files = count_replaced(patch, cut)
         with pytest.raises(PowerCutError):
             train_stages(CONFIGS, out, say=quiet)
-    assert files[-1] == {1: "stages.json", 2: "config.json", 8: "stages.json", 9: "config.json"}[cut]
+    at = {1: "stages.json", 2: "config.json", 3: "checkpoint.safetensors", 10: "stages.json", 11: "config.json"}
+    assert files[-1] == at[cut]
     if cut == 1:
         train_stages(CONFIGS, out, say=quiet)
     else:
@@ -325,6 +354,41 @@ def test_ctrl_c_in_a_stage_says_how_to_go_on_with_all(whole, tmp_path, monkeypat
     assert untimed(out) == untimed(whole[0])
 
 
+def test_ctrl_c_while_a_stages_last_epoch_is_saved_does_not_begin_the_next(tmp_path, monkeypatch):
+    save = Trainer._save
+
+    def pressed(self):
+        save(self)
+        if self.epoch == self.config.epochs and not pressed.once:
+            pressed.once = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressed.once = False
+    out = tmp_path / "run"
+    monkeypatch.setattr(Trainer, "_save", pressed)
+    with pytest.raises(KeyboardInterrupt, match=f"after the last epoch, .*--resume {out} goes on from there$"):
+        train_stages(CONFIGS, out, say=quiet)
+    assert not (out / NAMES[1]).exists()
+    said = []
+    resume_stages(out, say=said.append)
+    assert said[0] == "stage 1 of 3: fcn32s_vgg11"
+    assert said[1].endswith(f"run in {out / NAMES[0]}, which is finished already")
+
+
+def test_ctrl_c_between_stages_says_how_to_go_on(whole, tmp_path, monkeypatch):
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    old, new = shutil.copytree(whole[0], tmp_path / "old"), tmp_path / "new"
+    monkeypatch.setattr(stages_module, "_draw", pressed)
+    words = "^interrupted where everything is saved; python -m minifcn train --resume"
+    with pytest.raises(KeyboardInterrupt, match=f"{words} {old} goes on from there$"):
+        resume_stages(old, say=quiet)
+    monkeypatch.setattr(stages_module, "_begin", pressed)
+    with pytest.raises(KeyboardInterrupt, match=f"{words} {new} goes on from there$"):
+        train_stages(CONFIGS, new, say=quiet)
+
+
 def test_a_stages_network_goes_before_the_next_one_comes(tmp_path, monkeypatch):
     alive, build = [], Trainer._build
 
@@ -343,6 +407,20 @@ def test_resuming_finished_stages_changes_nothing(whole, tmp_path):
     said = []
     resume_stages(tmp_path / "run", say=said.append)
     assert said == [stages_table(read_stages(whole[0]))]
+
+
+def test_an_unfinished_stage_without_checkpoints_is_refused_and_kept(whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    plan_of = json.loads((out / "stages.json").read_text())
+    plan_of["stages"][2]["result"] = None
+    (out / "stages.json").write_text(json.dumps(plan_of))
+    for file in (out / NAMES[2]).glob("checkpoint*"):
+        file.unlink()
+    before = {path: path.read_bytes() for path in (out / NAMES[2]).iterdir()}
+    with pytest.raises(FileNotFoundError, match=f"{NAMES[2]} has .* of a run, .*--init {out / NAMES[2]}$"):
+        resume_stages(out, say=quiet)
+    assert {path: path.read_bytes() for path in (out / NAMES[2]).iterdir()} == before
 
 
 def test_stages_that_were_trained_by_hand_are_taken_up(whole, tmp_path):
@@ -364,7 +442,7 @@ def test_stages_that_were_trained_by_hand_are_taken_up(whole, tmp_path):
 def test_other_runs_in_the_stages_folders_are_refused_and_left(tmp_path):
     out = tmp_path / "run"
     train(replace(CONFIGS[0], seed=1), out / NAMES[0], say=quiet)
-    with pytest.raises(ValueError, match=f"the run in .*{NAMES[0]} has seed 1, not 0"):
+    with pytest.raises(ValueError, match=f"the run in .*{NAMES[0]} has --seed 1, not 0"):
         train_stages(CONFIGS, out, say=quiet)
     train(replace(CONFIGS[1], init=None), tmp_path / "other" / NAMES[1], say=quiet)
     with pytest.raises(ValueError, match=f"{NAMES[1]} began from nothing, not from {NAMES[0]}"):
@@ -410,7 +488,7 @@ def test_a_mistake_leaves_nothing_behind(tmp_path):
 def test_what_may_change_on_resuming(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     with pytest.raises(
-        ValueError, match=r"--epochs cannot change when stages are resumed, only val_every, workers.* can"
+        ValueError, match=r"--epochs cannot change when stages are resumed, only --val-every, --workers.* can;"
     ):
         resume_stages(tmp_path / "run", {"epochs": 3}, say=quiet)
     plan_of = json.loads((whole[0] / "stages.json").read_text())

@@ -138,13 +138,32 @@ def test_a_crash_goes_on_from_the_last_epoch(tmp_path, uninterrupted, number):
 def test_a_crash_between_line_and_checkpoint_leaves_no_line_twice(tmp_path, uninterrupted, monkeypatch):
     trainer = Trainer(TINY, tmp_path / "run", say=quiet)
     save = trainer._save
-    monkeypatch.setattr(trainer, "_save", lambda: save() if trainer.epoch == 1 else fail())
+    monkeypatch.setattr(trainer, "_save", lambda: fail() if trainer.epoch == 2 else save())
     with pytest.raises(RuntimeError, match="the power went"):
         trainer.fit()
     metrics = tmp_path / "run" / "metrics.jsonl"
     assert len(metrics.read_text().splitlines()) == 2
     with metrics.open("a") as file:
         file.write('{"epoch": 3, "tr')
+    train(out=tmp_path / "run", resume=True, say=quiet)
+    assert untimed(tmp_path / "run") == untimed(uninterrupted(TINY))
+
+
+@pytest.mark.parametrize("at", ["_append_metrics", "_keep_if_best", "_save"])
+def test_a_crash_around_the_first_line_and_weights_does_the_epoch_again(tmp_path, uninterrupted, monkeypatch, at):
+    """After each of the writings that end the first epoch."""
+    trainer = Trainer(TINY, tmp_path / "run", say=quiet)
+    write = getattr(trainer, at)
+
+    def last(*what):
+        write(*what)
+        if at != "_save" or trainer.epoch == 0:
+            fail()
+
+    monkeypatch.setattr(trainer, at, last)
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer.fit()
+    assert (tmp_path / "run" / "metrics.jsonl").exists() == (at != "_save")
     train(out=tmp_path / "run", resume=True, say=quiet)
     assert untimed(tmp_path / "run") == untimed(uninterrupted(TINY))
 
@@ -173,6 +192,7 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted):
     assert untimed(folder) == before
     assert result.mean_iu == max(record["mean_iu"] for record in before["records"])
     assert not any(line.startswith("epoch") for line in lines)
+    assert lines[0].endswith(f"run in {folder}, which is finished already; --epochs N trains longer")
 
 
 def test_more_epochs_go_on_where_the_run_ended(tmp_path):
@@ -366,7 +386,7 @@ def test_a_mistake_leaves_no_folder_behind(tmp_path):
 
 def test_a_run_cannot_become_another_one(tmp_path, uninterrupted):
     folder = uninterrupted(TINY)
-    with pytest.raises(ValueError, match=r"has lr 0.01, not 0.5; only epochs, .*, checkpoint_every can change"):
+    with pytest.raises(ValueError, match=r"has --lr 0.01, not 0.5; only --epochs, --val-every, .*-every can change"):
         train(replace(TINY, lr=0.5), folder, resume=True, say=quiet)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         train(out=tmp_path, resume=True, say=quiet)

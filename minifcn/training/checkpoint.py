@@ -135,10 +135,16 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     if file.is_dir():
         if (file / STAGES).is_file():
             file = _last_stage(file)
+            if not file.is_dir():
+                raise FileNotFoundError(
+                    f"load_weights: {path} lacks the folder {file.name} of its last finished stage; put it back, or "
+                    "give the folder of another stage"
+                )
         file = file / BEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"load_weights: {path} holds no {BEST}; a folder of `minifcn train` has one after its first validation"
+                f"load_weights: {file.parent} holds no {BEST}; a folder of `minifcn train` has one after its first "
+                "validation"
             )
     if not file.is_file():
         raise FileNotFoundError(f"load_weights: there is no file {path}; a run's folder or a weights file is needed")

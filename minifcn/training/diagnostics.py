@@ -11,7 +11,9 @@ calls a fault follows from how the numbers come about:
     falling            the later half of the losses is lower than the earlier one more often than chance would have it,
                        by more than two standard deviations (Mann & Whitney 1947), which one wild loss does not upset
     too large a rate   a step that changes a layer by more than the layer's own size leaves nothing of what was there
-    too small a rate   all steps of the run together cannot change any layer by 1 %, and the loss does not fall
+    too small a rate   all steps of the run together cannot change any layer by 1 %, and the loss does not fall; where
+                       too few steps were made to say that, the first is enough unless a layer that starts at zero
+                       hides the others' gradients at first
 
 The size of a step is taken from the weights themselves, so it holds for SGD and Adam, and for the mean of the pixels'
 losses as well as for their sum, which is looked at per pixel. Layers that start at zero have no size to compare with,
@@ -144,14 +146,14 @@ class FirstSteps:
         self._parameters = [
             _Seen(name, p, momenta.get(id(p))) for name, p in module.named_parameters() if p.requires_grad
         ]
-        self._rate = 0.0  # the highest learning rate
+        self._rate = 0.0  # the highest learning rate of layers' weights: biases may have another
         self._reduction = reduction
         self._losses: list[float] = []  # the mean over the pixels, also where the loss is their sum
         self._pixels: list[float] = []
         self._counts: list[NDArray[np.int64]] = []  # of each class's labels, by step
         self._broken: tuple[int, float] | None = None  # step, and its loss that is no number
         self._evaluating = 0  # steps in evaluation mode
-        self._single = True  # every batch was one image
+        self._single: NDArray[np.bool_] | None = None  # (processes,) every batch was one image; None before the first
         # after the first update:
         self._zero_scores = True
         self._same_for_all: bool | None = None  # images; None where no batch has shown two
@@ -174,7 +176,9 @@ class FirstSteps:
         if self.done:
             return
         target = to_device(labels.data if isinstance(labels, Tensor) else labels, "cpu")
-        counts = self._all(np.bincount(target[target != self.ignore_index], minlength=scores.shape[1])).sum(axis=0)
+        own = np.bincount(target[target != self.ignore_index], minlength=scores.shape[1])
+        every = self._all(np.append(own, len(target)))
+        counts = every[:, :-1].sum(axis=0)
         if not counts.any():  # nothing but void has no loss
             return
         for seen in self._parameters:
@@ -183,13 +187,16 @@ class FirstSteps:
         if not math.isfinite(value):
             self._broken = (len(self._losses) + 1, value)
             return
-        self._rate = max(self._rate, *(float(group["lr"]) for group in self.optimizer.param_groups))
+        groups = self.optimizer.param_groups
+        of_layers = [group for group in groups if any(p.ndim >= 2 for p in group["params"])]
+        self._rate = max(self._rate, *(float(group["lr"]) for group in of_layers or groups))
         self._counts.append(counts)
         self._pixels.append(float(counts.sum()) if pixels is None else pixels)
         if self._reduction is None:
             self._reduction = "sum" if self._is_summed(value, scores, labels) else "mean"
         self._evaluating += not self.module.training
-        self._single = self._single and len(target) == 1
+        single = every[:, -1] == 1
+        self._single = single if self._single is None else self._single & single
         if self._losses:
             self._look_at_scores(scores.data)
         self._losses.append(value / self._pixels[-1] if self._reduction == "sum" else value)
@@ -333,11 +340,14 @@ class FirstSteps:
                 f"{sums if self._reduction == 'sum' and not self._has_own_size() else ''}"
             )
         most = max(seen.ahead for seen in layers)
-        if most * self.total_steps < 0.01 and self._falls() is False and not self._stays():
+        falls = self._falls()
+        waiting = any(seen.parameter.ndim >= 2 and not seen.is_layer for seen in trained)  # for one that began at zero
+        undecided = falls is None and count > 1 and not waiting
+        if most * self.total_steps < 0.01 and (falls is False or undecided) and not self._stays():
             yield (
                 f"a step changes no layer's weights by more than {most:.2g} of their size (learning rate "
-                f"{self._rate:.3g}), so {self.total_steps:,} steps cannot change them by 1 %, and the loss does not "
-                f"fall; {self._larger_rate()}"
+                f"{self._rate:.3g}), so {self.total_steps:,} steps cannot change them by 1 %"
+                f"{'' if undecided else ', and the loss does not fall'}; {self._larger_rate()}"
             )
 
     def _modes(self) -> Iterable[str]:
@@ -349,10 +359,15 @@ class FirstSteps:
                 f"the network was in evaluation mode in {self._evaluating} of the first {len(self._losses)} steps, so "
                 f"{kinds} did not work as it should in training; call train() before, and again after each validation"
             )
-        elif self._single and any(m.training and m.gather is None for _, m in modules if isinstance(m, BatchNorm2d)):
+        elif (
+            self._single is not None
+            and self._single.any()
+            and any(m.training and m.gather is None for _, m in modules if isinstance(m, BatchNorm2d))
+        ):
             together = "" if self._gather is None else " or one norm over all processes (--sync-batch-norm)"
+            where = "" if self._single.all() else f" in {self._single.sum()} of {len(self._single)} processes"
             yield (
-                f"batch norm ({_some(norms)}) sees batches of one image: it uses that image's own statistics in "
+                f"batch norm ({_some(norms)}) sees batches of one image{where}: it uses that image's own statistics in "
                 "training, and an average over images in evaluation, which may be far off; use larger "
                 f"batches{together}, or keep these layers in evaluation mode"
             )

@@ -47,15 +47,28 @@ def interrupted(error: KeyboardInterrupt, words: str) -> Interrupted:
 
 
 @contextmanager
+def saying(words: Callable[[], str]) -> Iterator[None]:
+    """Within the block, an interruption that does not say how to go on gets these words, as in `interrupted`."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if str(error):
+            raise
+        raise interrupted(error, words()) from error
+
+
+@contextmanager
 def polite_interrupt(speaks: bool = True) -> Iterator[Callable[[], None]]:
     """Within the block, the first Ctrl-C, SIGTERM or SIGHUP waits for a point where the state is whole: it is raised,
-    as `Interrupted`, by the function that this yields. Ctrl-C after that is raised at once; the others, which are often
-    sent twice, are not. A handler that somebody else installed stays, and so does a signal that is ignored (nohup).
-    `speaks` says whether the user is told."""
-    pending = 0
+    as `Interrupted`, by the function that this yields, or at the block's end if that was not called any more. Ctrl-C
+    after the first is raised at once; the others, which are often sent twice, are not. A handler that somebody else
+    installed stays, and so does a signal that is ignored (nohup). `speaks` says whether the user is told."""
+    pending, raised = 0, False
 
     def check() -> None:
+        nonlocal raised
         if pending:
+            raised = True
             raise Interrupted(number=pending)
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -82,3 +95,5 @@ def polite_interrupt(speaks: bool = True) -> Iterator[Callable[[], None]]:
     finally:
         for number in ours:
             signal.signal(number, defaults[number])
+    if not raised:
+        check()

@@ -1,14 +1,15 @@
 """Which checkpoint a run goes on from, and when it writes the next one.
 
 The newest is kept and the one before it. Where the newest cannot be used the other one is, and says so; the steps and
-epochs after it are done again, with the same numbers. A file that is damaged is put aside, never deleted.
+epochs after it are done again, with the same numbers. A file that is damaged is put aside, never deleted. A run begins
+anew only where nothing was trained: its first line and weights come after its first checkpoint.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,29 @@ _LEAST_SECONDS, _SAVES = 10.0, 50
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run has come as far as its first checkpoint."""
     return (folder / CHECKPOINT).is_file() or (folder / PREVIOUS).is_file()
+
+
+def check_untrained(folder: Path, files: Iterable[str]) -> None:
+    """Refuse to begin a run without checkpoints where one has left something.
+
+    Args:
+        folder: a run's, without checkpoints.
+        files: names of what a run writes after its first checkpoint.
+
+    Raises:
+        FileNotFoundError: where one of the files is there and not empty; nothing was changed.
+    """
+    left = [name for name in files if (folder / name).is_file() and (folder / name).stat().st_size]
+    if left:
+        raise FileNotFoundError(
+            f"train: {folder} has {' and '.join(left)} of a run, and neither {CHECKPOINT} nor {PREVIOUS} to go on "
+            f"from; {_advice(folder)}"
+        )
+
+
+def _advice(folder: Path) -> str:
+    best = f"; a new run can start from its best weights with --init {folder}" if (folder / BEST).is_file() else ""
+    return f"nothing was deleted{best}"
 
 
 def restore(
@@ -51,15 +75,12 @@ def restore(
             return load_checkpoint(newest, module, card, optimizer, schedule)
         except DamagedFile as error:
             fault = str(error)
-    advice = "nothing was deleted"
-    if (folder / BEST).is_file():
-        advice += f"; a new run can start from its best weights with --init {folder}"
     if not previous.is_file():
-        raise DamagedFile(f"{fault}; there is no {PREVIOUS} to go on from; {advice}")
+        raise DamagedFile(f"{fault}; there is no {PREVIOUS} to go on from; {_advice(folder)}")
     try:
         progress = load_checkpoint(previous, module, card, optimizer, schedule)
     except DamagedFile as error:
-        raise DamagedFile(f"{fault}; the one before cannot be used either ({error}); {advice}") from error
+        raise DamagedFile(f"{fault}; the one before cannot be used either ({error}); {_advice(folder)}") from error
     aside = ""
     if newest.is_file():
         os.replace(newest, folder / DAMAGED)

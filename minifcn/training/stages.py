@@ -22,7 +22,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from minifcn.training.config import TrainConfig
 from minifcn.training.distributed import World
 from minifcn.training.files import clear_drafts, replacing
 from minifcn.training.inference import choose_device, predict
+from minifcn.training.interrupt import saying
 from minifcn.training.pictures import overlay_sheet, some_samples
 from minifcn.training.recipes import RECIPES, Entries, configure
 from minifcn.training.trainer import (
@@ -43,7 +44,9 @@ from minifcn.training.trainer import (
     Trainer,
     TrainResult,
     check_same_run,
+    go_on,
     next_folder,
+    option,
     read_config,
 )
 
@@ -120,10 +123,10 @@ def plan(
     [('fcn32s_vgg16', 4, 0.5), ('fcn16s_vgg16', 2, 0.05)]
     """
     names = stage_models(given.get("model", TrainConfig.model))
-    for option, values in (("--stage-epochs", epochs), ("--stage-lr", lr)):
+    for flag, values in (("--stage-epochs", epochs), ("--stage-lr", lr)):
         if values is not None and len(values) != len(names):
             raise ValueError(
-                f"train: {option} has {len(values)} numbers; {len(names)} are needed, for {', '.join(names)}"
+                f"train: {flag} has {len(values)} numbers; {len(names)} are needed, for {', '.join(names)}"
             )
     factors = lr if lr is not None else _factors(recipe, names) if "lr" in given else None
     configs: list[TrainConfig] = []
@@ -204,16 +207,17 @@ def train_stages(
         if world.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, stages)
-        try:
-            begun = [_begin(folder, stages, 0, say, world)]
-        except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
-            if world.rank == 0:
-                (folder / STAGES).unlink()
-                with suppress(OSError):  # there is a stage in it
-                    if new:
-                        folder.rmdir()
-            raise
-        return _train(folder, stages, say, world, begun)
+        with _saying(folder):
+            try:
+                begun = [_begin(folder, stages, 0, say, world)]
+            except Exception:  # a mistake in the configuration leaves no plan behind, as one network's leaves no folder
+                if world.rank == 0:
+                    (folder / STAGES).unlink()
+                    with suppress(OSError):  # there is a stage in it
+                        if new:
+                            folder.rmdir()
+                raise
+            return _train(folder, stages, say, world, begun)
 
 
 def resume_stages(
@@ -238,8 +242,8 @@ def resume_stages(
     fixed = [name for name in new if name not in _MAY_CHANGE]
     if fixed:
         raise ValueError(
-            f"train: --{fixed[0].replace('_', '-')} cannot change when stages are resumed, only "
-            f"{', '.join(_MAY_CHANGE)} can; other changes need a new run"
+            f"train: {option(fixed[0])} cannot change when stages are resumed, only "
+            f"{', '.join(map(option, _MAY_CHANGE))} can; other changes need a new run"
         )
     with world.ending():
         stages = world.first(lambda: read_stages(out))
@@ -248,7 +252,8 @@ def resume_stages(
         if world.rank == 0:
             clear_drafts(out, (STAGES, PICTURE))
             _write(out, stages)
-        return _train(out, stages, say, world, [])
+        with _saying(out):
+            return _train(out, stages, say, world, [])
 
 
 def read_stages(folder: str | os.PathLike[str]) -> tuple[Stage, ...]:
@@ -299,6 +304,11 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def _saying(folder: Path) -> AbstractContextManager[None]:
+    """What an interruption says that is not in a stage's training, and so has nothing to save."""
+    return saying(lambda: f"where everything is saved; {go_on(folder)} goes on from there")
+
+
 def _train(
     folder: Path, stages: tuple[Stage, ...], say: Callable[[str], None], world: World, begun: list[Trainer]
 ) -> StagedResult:
@@ -320,8 +330,8 @@ def _train(
 
 def _begin(folder: Path, stages: Sequence[Stage], k: int, say: Callable[[str], None], world: World) -> Trainer:
     """A stage's run where it stopped, or a new one where there is none."""
-    config, run = stages[k].config, _folder(folder, stages, k)
-    before = _folder(folder, stages, k - 1) if k else None
+    config, run = stages[k].config, stage_folder(folder, stages, k)
+    before = stage_folder(folder, stages, k - 1) if k else None
     if world.rank == 0:
         origin = "" if before is None else f", from the best weights of {before.name}"
         say(f"stage {k + 1} of {len(stages)}: {config.model}{origin}")
@@ -367,7 +377,7 @@ def _draw(folder: Path, stages: Sequence[Stage]) -> None:
     samples = some_samples(open_dataset(config.data, "val", **config.data_options("val")))
     answers = []
     for k in range(len(stages)):
-        module, card = load_model(_folder(folder, stages, k))
+        module, card = load_model(stage_folder(folder, stages, k))
         module.to(device)
         answers.append([predict(module, sample.image, device) for sample in samples])
     rows = [(s.image, s.labels, *seen) for s, *seen in zip(samples, *answers, strict=True)]
@@ -383,7 +393,7 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
         raise FileExistsError(f"train: {folder} is a file; a folder is needed")
     if (folder / STAGES).is_file():
         raise FileExistsError(f"train: {folder} holds stages already; --resume {folder} goes on with them")
-    ours = [_folder(folder, stages, k) for k in range(len(stages))]
+    ours = [stage_folder(folder, stages, k) for k in range(len(stages))]
     clear_drafts(folder, (STAGES,))
     others = sorted(set(folder.iterdir()) - set(ours))
     if others:
@@ -396,13 +406,18 @@ def _check_folder(folder: Path, stages: Sequence[Stage]) -> bool:
     return False
 
 
-def _folder(folder: Path, stages: Sequence[Stage], k: int) -> Path:
+def stage_folder(folder: Path, stages: Sequence[Stage], k: int) -> Path:
+    """The run of stage k, counted from 0, in a folder of stages.
+
+    >>> stage_folder(Path("runs"), [Stage(TrainConfig(model="fcn32s_vgg16"))], 0).as_posix()
+    'runs/1-fcn32s_vgg16'
+    """
     return folder / f"{k + 1}-{stages[k].config.model}"
 
 
 def _write(folder: Path, stages: Sequence[Stage]) -> None:
     entries: list[Mapping[str, Any]] = [
-        {"folder": _folder(folder, stages, k).name, "config": asdict(stage.config), "result": stage.result}
+        {"folder": stage_folder(folder, stages, k).name, "config": asdict(stage.config), "result": stage.result}
         for k, stage in enumerate(stages)
     ]
     with replacing(folder / STAGES) as draft:

@@ -20,7 +20,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,10 @@ from minifcn.training.diagnostics import FirstSteps, LabelCensus, broken_values,
 from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
-from minifcn.training.interrupt import interrupted, polite_interrupt
+from minifcn.training.interrupt import interrupted, polite_interrupt, saying
 from minifcn.training.pictures import learning_curve, overlay_sheet, some_samples
 from minifcn.training.recipes import in_other_words, step_pixels
-from minifcn.training.recovery import PREVIOUS, Pace, has_checkpoint, restore
+from minifcn.training.recovery import PREVIOUS, Pace, check_untrained, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
 from minifcn.weights import load
 
@@ -153,9 +153,23 @@ def check_same_run(folder: str | os.PathLike[str], stored: TrainConfig, config: 
     for name, value in asdict(stored).items():
         if name not in MAY_CHANGE and getattr(config, name) != value:
             raise ValueError(
-                f"train: the run in {folder} has {name} {value!r}, not {getattr(config, name)!r}; "
-                f"only {', '.join(MAY_CHANGE)} can change on resuming, other changes need a new run"
+                f"train: the run in {folder} has {option(name)} {value!r}, not {getattr(config, name)!r}; "
+                f"only {', '.join(map(option, MAY_CHANGE))} can change on resuming, other changes need a new run"
             )
+
+
+def option(name: str) -> str:
+    """An entry of TrainConfig as the command line has it.
+
+    >>> option("val_every")
+    '--val-every'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def go_on(folder: Path) -> str:
+    """The command that goes on with a run or with stages."""
+    return f"python -m minifcn train --resume {shlex.quote(str(folder))}"
 
 
 class Trainer:
@@ -214,7 +228,7 @@ class Trainer:
             world: the processes that train together, not necessarily as many as before; None for this one alone.
 
         Raises:
-            FileNotFoundError: where the folder holds no run.
+            FileNotFoundError: where the folder holds no run, or one that was trained and has lost its checkpoints.
             ValueError: for a configuration of another run, or checkpoints that are damaged or of another model.
         """
         stored = read_config(folder)
@@ -238,6 +252,7 @@ class Trainer:
         if has_checkpoint(self.folder):
             self._restore(restore(self.folder, self.module, self.card, self.optimizer, self.schedule, self.say))
         else:
+            check_untrained(self.folder, (METRICS, BEST))
             self._start_from(self.config.init)
 
     def _build(self, config: TrainConfig, say: Callable[[str], None]) -> None:
@@ -305,7 +320,12 @@ class Trainer:
         """
         if weights is not None:
             report = load(self.module, find_weights(weights), strict=False)
-            self.say(f"starting from {weights}\n{report}")
+            new = [odd for odd in report.missing if odd.name.startswith("score_")]
+            if "score_fr.weight" not in report.matched:
+                new = []
+            # each name in one line only: that new scores are missing is as it should be
+            shown = replace(report, missing=tuple(odd for odd in report.missing if odd not in new))
+            self.say(f"starting from {weights}\n{shown}")
             found, needed = report.backbone
             if found < needed:  # a start from half of one would pass for a start from weights
                 hint = report.hint or "weights of the same backbone are needed"
@@ -313,11 +333,10 @@ class Trainer:
                     f"train: {weights} has {found} of the backbone's {needed} parameters and buffers in the shapes of "
                     f"{self.card.describe()}; {hint}"
                 )
-            new = [odd for odd in report.missing if odd.name.startswith("score_")]
-            if new and "score_fr.weight" in report.matched:
+            if new:
                 zeros = {odd.name: np.zeros(odd.shape, np.float32) for odd in new}
                 self.module.load_state_dict(zeros, strict=False)
-                self.say(f"{', '.join(zeros)} begin at zero")
+                self.say(f"{', '.join(zeros)} are new and begin at zero")
 
     def fit(self) -> TrainResult:
         """Train up to the configured number of epochs, then make the pictures.
@@ -327,8 +346,15 @@ class Trainer:
             KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
-        self.say(self._introduction())
-        self._say_rates()
+        with saying(self._how_it_stands):
+            self.say(self._introduction())
+            self._say_rates()
+            self._train()
+            self._make_pictures()
+        return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
+
+    def _train(self) -> None:
+        """All epochs that are left."""
         outer = random.get_state()
         random.set_state(self._random)
         self._pace = Pace(self.config.checkpoint_every)
@@ -338,6 +364,7 @@ class Trainer:
                     self._train_epoch(check)
                     self._finish_epoch(check)
                 self._validate_last(check)
+                self.world.together(check)  # what came since the last validation's last batch
             except KeyboardInterrupt as error:
                 stop = interrupted(error, self._stop())
                 raise (stop if self.world.rank == 0 else FailedElsewhere(stop.exit_code)) from error
@@ -347,8 +374,6 @@ class Trainer:
             finally:
                 self._random = random.get_state()
                 random.set_state(outer)
-        self._make_pictures()
-        return TrainResult(self.folder, self._best_or_nan(), self.best_epoch, tuple(self.records))
 
     def _train_epoch(self, check: Callable[[], None]) -> None:
         self.module.train()
@@ -453,7 +478,10 @@ class Trainer:
             **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
         # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
-        # again and writes them again; the other way round they would be missing.
+        # again and writes them again; the other way round they would be missing. One of the epoch's steps is there
+        # before the first of them all: a line or weights without a checkpoint are those of a run that has lost it.
+        if self.world.rank == 0 and not has_checkpoint(self.folder):
+            self._save()
         self._append_metrics(record)
         if validated:
             self._keep_if_best(record)
@@ -577,8 +605,7 @@ class Trainer:
 
     def _stop(self) -> str:
         """Save the last complete state after an interruption; says how to go on."""
-        again = f"python -m minifcn train --resume {shlex.quote(str(self.whole or self.folder))}"
-        last = f"{again} goes on from the {'last checkpoint' if has_checkpoint(self.folder) else 'beginning'}"
+        again, last = go_on(self.whole or self.folder), self._from_the_last_checkpoint()
         if not self._weights_whole:
             return f"inside an update, which cannot be saved; {last}"
         if self._before_step is not None:
@@ -589,7 +616,23 @@ class Trainer:
             self._save()
         except OSError as error:
             return f"{place}, which could not be saved ({error}); {last}"
-        return f"and saved {place}; {again} goes on from there"
+        return self._how_it_stands() if self._is_finished() else f"and saved {place}; {again} goes on from there"
+
+    def _how_it_stands(self) -> str:
+        """Where an interruption leaves nothing to save; says how to go on."""
+        if self._is_finished():
+            again = go_on(self.whole or self.folder)
+            return f"after the last epoch, with everything saved but the pictures; {again} goes on from there"
+        return f"before the first step; {self._from_the_last_checkpoint()}"
+
+    def _from_the_last_checkpoint(self) -> str:
+        place = "last checkpoint" if has_checkpoint(self.folder) else "beginning"
+        return f"{go_on(self.whole or self.folder)} goes on from the {place}"
+
+    def _is_finished(self) -> bool:
+        """Whether only the pictures are to be made."""
+        done = self.epoch >= self.config.epochs
+        return done and self.records[-1]["per_class_iu"] is not None
 
     # -- words
 
@@ -601,6 +644,11 @@ class Trainer:
         )
         if self.world.size > 1:
             words += f"; {self.world.size} processes share each batch of {self.config.batch_size}"
+        if self._is_finished():
+            longer = "" if self.whole else "; --epochs N trains longer"  # the epochs of a stage are part of the plan
+            return f"{words}, which is finished already{longer}"
+        if self.epoch >= self.config.epochs:
+            return f"{words}, from the validation of epoch {self.epoch}"
         return words if (self.epoch, self.step) == (0, 0) else f"{words}, from epoch {self.epoch + 1}"
 
     def _say_rates(self) -> None:
