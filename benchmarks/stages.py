@@ -14,7 +14,7 @@ from typing import Any
 
 from minifcn.data import open_dataset
 from minifcn.training.pictures import learning_curve
-from minifcn.training.stages import PICTURE, Stage, read_stages
+from minifcn.training.stages import PICTURE, Stage, read_stages, stage_folder
 from minifcn.training.trainer import METRICS
 
 from .measure import RESULTS
@@ -48,9 +48,10 @@ def rows(run: Path) -> list[dict[str, Any]]:
         FileNotFoundError, ValueError: as `finished`.
     """
     found = []
-    for k, stage in enumerate(finished(run)):
+    stages = finished(run)
+    for k, stage in enumerate(stages):
         assert stage.result is not None  # it is finished
-        folder = run / f"{k + 1}-{stage.config.model}"
+        folder = stage_folder(run, stages, k)
         records = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
         result = {key: value for key, value in stage.result.items() if key != "epoch"}
         found.append(

@@ -612,6 +612,14 @@ def test_the_trainer_names_them_in_any_epoch(tmp_path, monkeypatch):
         trainer.fit()
 
 
+def test_many_classes_without_pixels_are_counted():
+    census = LabelCensus(tuple(f"class {k}" for k in range(200)))
+    census.see(np.array([[[0, 1, 199]]], np.uint8), ("a",))
+    said = census.report()
+    assert said.startswith("no training pixel of this epoch is labelled class 2, class 3, ")
+    assert "class 13 and 185 more; are the masks" in said
+
+
 def test_a_resumed_epoch_is_not_said_to_lack_what_came_before(tmp_path, monkeypatch):
     """Only the first batch has class 5; the run stops after it, goes on, and says what one without a stop does."""
     draw = Shapes.__getitem__

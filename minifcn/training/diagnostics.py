@@ -451,8 +451,8 @@ class LabelCensus:
         """A sentence on classes that no label showed, after all labels of an epoch; None where there are none."""
         if self.seen.all():
             return None
-        unseen = ", ".join(name for name, seen in zip(self.classes, self.seen, strict=True) if not seen)
-        return f"no training pixel of this epoch is labelled {unseen}; are the masks numbered 0, 1, …?"
+        unseen = [name for name, seen in zip(self.classes, self.seen, strict=True) if not seen]
+        return f"no training pixel of this epoch is labelled {_some(unseen, 12)}; are the masks numbered 0, 1, …?"
 
 
 def broken_values(module: Module, gradients: bool = False) -> str | None:
@@ -513,9 +513,9 @@ def _mostly_below(x: Sequence[float], bound: float) -> bool:
     return bool((second < bound).sum() - second.size / 2 > math.sqrt(second.size))
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _some(names: Sequence[str], most: int = _SHOWN) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _verb(names: Sequence[str], one: str, several: str) -> str:
