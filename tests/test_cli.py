@@ -347,7 +347,7 @@ def test_damaged_files_in_a_data_set(pairs, capsys):
 
 
 def test_a_checkpoint_of_another_model(run, tmp_path, capsys):
-    assert "has model 'fcn8s_resnet18', not 'fcn32s_resnet18'" in complaint(
+    assert "has --model 'fcn8s_resnet18', not 'fcn32s_resnet18'" in complaint(
         capsys, "train", "--resume", run, "--model", "fcn32s_resnet18"
     )
     assert main(["train", *TINY, "--epochs", "1", "--model", "fcn32s_resnet18", "--out", "other"]) == 0
