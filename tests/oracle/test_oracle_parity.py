@@ -21,7 +21,7 @@ from minifcn.autograd import PRIMITIVES, Primitive
 pytestmark = pytest.mark.oracle
 
 CALLS = 60
-NO_LAYERS = {"Module", "Parameter", "Sequential", "ModuleList", "init"}
+NO_LAYERS = {"Module", "Parameter", "Sequential", "ModuleList", "init", "synchronize_batch_norm"}
 METHODS = """
     + - * / ** @ < <= > >= == != [] neg abs sum mean max min var argmax reshape view transpose permute flatten squeeze
     unsqueeze expand exp log sqrt tanh relu clip clamp clone to cpu detach backward numpy data shape dtype ndim device
