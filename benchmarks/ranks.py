@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import minifcn as mf
-from minifcn.data import Batch
+from minifcn.data import Batch, part_of
 from minifcn.nn import synchronize_batch_norm
 from minifcn.threads import CORES
 from minifcn.training.distributed import find_world
@@ -99,8 +99,8 @@ def _rank(threads: int, model: str, width: float, dtype: str, weights: str) -> d
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH, 3, SIDE, SIDE)).astype(dtype)
     labels = rng.integers(0, CLASSES, (BATCH, SIDE, SIDE))
-    part = slice(BATCH * world.rank // world.size, BATCH * (world.rank + 1) // world.size)
-    batch = Batch(images[part], labels[part], ("",) * len(images[part]))  # type: ignore[arg-type]
+    part = part_of(BATCH, (world.rank, world.size))
+    batch = Batch(images[part], labels[part], ("",) * len(images[part]))
     mf.manual_seed(0)
     first = _flat(module)
     steps, sums = [], []

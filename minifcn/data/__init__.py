@@ -1,6 +1,6 @@
 """Labelled images: where they come from, how they are changed, and how they reach the network in batches."""
 
-from minifcn.data.dataset import Dataset, Sample, class_weights, median_frequency_weights
+from minifcn.data.dataset import Dataset, Sample, class_weights, median_frequency_weights, some_samples
 from minifcn.data.folders import CamVidFolder, PairFolder, VOCFolder
 from minifcn.data.images import read_image, read_mask
 from minifcn.data.labels import (
@@ -36,6 +36,7 @@ __all__ = [
     # dataset.py: what a dataset is
     "Sample",
     "Dataset",
+    "some_samples",
     "class_weights",
     "median_frequency_weights",
     # shapes.py, images.py, folders.py, spec.py: where samples come from

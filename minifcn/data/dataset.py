@@ -1,6 +1,7 @@
 """What a dataset is: numbered samples of an image and its label map, and the classes that the labels stand for."""
 
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from minifcn.data.labels import IGNORE
 
-__all__ = ["Sample", "Dataset", "class_weights", "median_frequency_weights"]
+__all__ = ["Sample", "Dataset", "some_samples", "class_weights", "median_frequency_weights"]
 
 CLASS_WEIGHTS = ("none", "median", "sqrt-median")
 
@@ -43,6 +44,17 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def some_samples(dataset: Dataset, most: int) -> Iterator[Sample]:
+    """Up to `most` samples at equal distances, the first and the last among them; each is read when it is asked for.
+
+    >>> from minifcn.data import Shapes
+    >>> [sample.name for sample in some_samples(Shapes(count=9, size=(32, 32)), 3)]
+    ['shapes-train-0-0000', 'shapes-train-0-0004', 'shapes-train-0-0008']
+    """
+    numbers = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)
+    return (dataset[int(number)] for number in numbers)
 
 
 def median_frequency_weights(dataset: Dataset) -> NDArray[np.float32]:
@@ -82,8 +94,15 @@ def median_frequency_weights(dataset: Dataset) -> NDArray[np.float32]:
 
 
 def class_weights(dataset: Dataset, kind: str) -> NDArray[np.float32] | None:
-    """Class weights (K,) by name: "none" (None), "median" (`median_frequency_weights`), or "sqrt-median", the square
-    roots of these, which find rare classes at a lower price for the others.
+    """Class weights by name.
+
+    Args:
+        dataset: the training images, of K classes.
+        kind: "none"; "median", for `median_frequency_weights`; or "sqrt-median", for the square roots of these, which
+            find rare classes at a lower price for the others.
+
+    Returns:
+        float32 (K,), for the ``weight`` of ``functional.cross_entropy``, or None.
 
     Raises:
         ValueError: for another name, or as `median_frequency_weights`.

@@ -14,8 +14,8 @@ from minifcn.functional._checks import channel_vector, flag, floats, integer, nu
 from minifcn.functional._compose import derivative_of
 from minifcn.functional.arithmetic import sub
 from minifcn.functional.pooling import avg_pool2d
+from minifcn.functional.reduce import centred, sum
 from minifcn.functional.reduce import mean as mean_of
-from minifcn.functional.reduce import sum
 from minifcn.functional.shape import pad, reshape
 
 batch_norm_p = Primitive("batch_norm(x, gamma, beta) -> y, mean, var")
@@ -38,8 +38,7 @@ def _mean(x: Tensor) -> Tensor:
 
 def _composed(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, mean: Callable[[Tensor], Tensor] = _mean) -> Tensor:
     """Ioffe & Szegedy 2015, algorithm 1, in elementary operations."""
-    once = x - mean(x)
-    difference = once - mean(once)  # what the rounding of the mean left
+    difference = centred(x, mean)
     var = mean(difference * difference)
     return difference / (var + eps).sqrt() * _column(gamma) + _column(beta)
 

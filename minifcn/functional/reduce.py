@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,9 @@ sum_p.defvjp(lambda gy, axes, shape_in: expand(gy, shape_in))
 # that is not positive gives y = ∞ (or NaN), as PyTorch has it.
 var_p = Primitive("var(x) -> y", lambda x, *, axes, divisor: _var(x, axes, divisor))
 var_p.defvjp(
-    lambda gy, x, axes, divisor: expand(gy, x.shape) * centred(x, axes) * (2 / divisor if divisor else math.inf)
+    lambda gy, x, axes, divisor: (
+        expand(gy, x.shape) * centred(x, lambda x: mean(x, axes, keepdim=True)) * (2 / divisor if divisor else math.inf)
+    )
 )
 
 # the largest or smallest of all values; equal ones share the gradient, `share` holds their parts
@@ -97,11 +99,11 @@ def _var(x: Array, axes: tuple[int, ...], divisor: float) -> Array:
     return spread.astype(x.dtype)
 
 
-def centred(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """x − mean over the axes. The mean is rounded to x's dtype, so what is left of it is taken off once more: with
-    float32 and a mean of 10⁴ standard deviations that is a shift of 10⁻³ of one."""
-    once = x - mean(x, axes, keepdim=True)
-    return once - mean(once, axes, keepdim=True)
+def centred(x: Tensor, average: Callable[[Tensor], Tensor]) -> Tensor:
+    """x − average(x), which keeps x's axes. It is rounded to x's dtype, so what is left of it is taken off once more:
+    with float32 and a mean of 10⁴ standard deviations that is a shift of 10⁻³ of one."""
+    once = x - average(x)
+    return once - average(once)
 
 
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | ValuesIndices:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from minifcn.data import IGNORE_COLOR, Dataset, Sample, overlay
+from minifcn.data import IGNORE_COLOR, overlay
 from minifcn.training.files import replacing
 
-_ROWS = 6
+SHEET_ROWS = 6  # images that a run shows
 _TILE = 256  # pixels across, of every picture in the sheet
 _GAP = 8
 _ALPHA = 0.6
@@ -23,12 +23,6 @@ _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _NO_MATPLOTLIB = 'learning_curve.png needs matplotlib; pip install "minifcn[plot]" for it'
 
 _said: set[str] = set()  # what has been said once need not be said again
-
-
-def some_samples(dataset: Dataset) -> list[Sample]:
-    """Up to six samples at equal distances, to show."""
-    numbers = np.linspace(0, len(dataset) - 1, min(_ROWS, len(dataset))).round().astype(int)
-    return [dataset[int(number)] for number in numbers]
 
 
 def overlay_sheet(

@@ -79,18 +79,17 @@ def step_pixels(
         augment: what is done to each of them.
         class_weights: (K,) or None for 1.
     """
-    from minifcn.data import IGNORE
+    from minifcn.data import IGNORE, some_samples
 
     rng = np.random.default_rng(0)
     weights = np.ones(dataset.num_classes) if class_weights is None else np.asarray(class_weights, np.float64)
-    numbers = np.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).round().astype(int)
-    total = 0.0
-    for number in numbers:
-        sample = dataset[int(number)]
+    images, total = 0, 0.0
+    for sample in some_samples(dataset, _LOOKED_AT):
         labels = (sample if augment is None else augment(sample, rng)).labels
         counts = np.bincount(labels[labels != IGNORE], minlength=len(weights))
         total += float(counts[: len(weights)] @ weights)
-    return total / len(numbers) * min(batch_size, len(dataset))
+        images += 1
+    return total / images * min(batch_size, len(dataset))
 
 
 def in_other_words(config: TrainConfig, pixels: float) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from minifcn import models
-from minifcn.data import open_dataset
+from minifcn.data import open_dataset, some_samples
 from minifcn.models.common import nearest
 from minifcn.training.checkpoint import STAGES, load_model
 from minifcn.training.config import TrainConfig
@@ -36,7 +36,7 @@ from minifcn.training.distributed import World
 from minifcn.training.files import clear_drafts, replacing
 from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import saying
-from minifcn.training.pictures import overlay_sheet, some_samples
+from minifcn.training.pictures import SHEET_ROWS, overlay_sheet
 from minifcn.training.recipes import RECIPES, Entries, configure
 from minifcn.training.trainer import (
     CONFIG,
@@ -374,7 +374,7 @@ def _draw(folder: Path, stages: Sequence[Stage]) -> None:
     """stages.png: image, truth, and each stage's answer."""
     config = stages[-1].config
     device = choose_device(config.device)
-    samples = some_samples(open_dataset(config.data, "val", **config.data_options("val")))
+    samples = list(some_samples(open_dataset(config.data, "val", **config.data_options("val")), SHEET_ROWS))
     answers = []
     for k in range(len(stages)):
         module, card = load_model(stage_folder(folder, stages, k))

@@ -38,6 +38,7 @@ from minifcn.data import (
     Skipping,
     class_weights,
     open_dataset,
+    some_samples,
 )
 from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
@@ -55,7 +56,7 @@ from minifcn.training.distributed import FailedElsewhere, World
 from minifcn.training.files import clear_drafts, replacing, sync_folder
 from minifcn.training.inference import choose_device, predict
 from minifcn.training.interrupt import interrupted, polite_interrupt, saying
-from minifcn.training.pictures import learning_curve, overlay_sheet, some_samples
+from minifcn.training.pictures import SHEET_ROWS, learning_curve, overlay_sheet
 from minifcn.training.recipes import in_other_words, step_pixels
 from minifcn.training.recovery import PREVIOUS, Pace, check_untrained, has_checkpoint, restore
 from minifcn.training.shares import Share, evaluate_together, shares, sum_gradients
@@ -532,7 +533,7 @@ class Trainer:
             self.say(missing)
         module, _ = load_model(self.folder / BEST)
         module.to(self.device)
-        samples = some_samples(self.val_set)
+        samples = some_samples(self.val_set, SHEET_ROWS)
         rows = [(sample.image, sample.labels, predict(module, sample.image, self.device)) for sample in samples]
         overlay_sheet(self.folder / _OVERLAYS, rows, self.card.classes, self.card.palette)
 
