@@ -315,6 +315,45 @@ def test_by_default_saving_takes_less_than_two_percent():
     assert saved[0] == 10 + 2 * 2**-10
 
 
+def test_between_epochs_it_is_saved_unless_that_is_slow_and_was_just_done():
+    now = 0.0
+    pace = Pace(0, lambda: now)
+
+    def save():
+        nonlocal now
+        now += cost
+
+    assert pace.is_due_between(), "nothing was saved yet"
+    cost = 0.25
+    pace.timed(save)
+    assert pace.is_due_between(), "that was quick"
+    cost = 3.0
+    pace.timed(save)
+    assert not pace.is_due_between()
+    now += 149.0
+    assert not pace.is_due_between()
+    now += 1.0  # fifty times as long as the save took
+    assert pace.is_due_between()
+    often = Pace(7, lambda: now)
+    often.timed(save)
+    assert often.is_due_between(), "who says how often loses no more than that"
+
+
+def test_epochs_that_were_not_saved_are_done_again_with_the_same_numbers(tmp_path, monkeypatch):
+    """Saves are slow here, so when the power goes in the third epoch there is only the one before the first line."""
+    config = replace(TINY, epochs=3)
+    train(config, tmp_path / "whole", say=quiet)
+    monkeypatch.setattr(recovery_module, "_QUICK_SECONDS", 0.0)
+    folder = tmp_path / "run"
+    trainer = in_training_pass(Trainer(config, folder, say=quiet), 8, fail)
+    with pytest.raises(RuntimeError, match="the power went"):
+        trainer.fit()
+    assert place(folder / NEWEST) == (0, 3)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    train(out=folder, resume=True, say=quiet)
+    assert kills.state(folder) == kills.state(tmp_path / "whole")
+
+
 def test_saving_at_any_time_changes_no_number(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(recovery_module, "_LEAST_SECONDS", 0.0)
     monkeypatch.setattr(recovery_module, "_SAVES", 0)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import minifcn as mf
-from minifcn.data import Shapes
+from minifcn.data import Augment, Shapes
 from minifcn.training import TrainConfig, Trainer, evaluate, load_model, train
 from minifcn.training.checkpoint import read
 from minifcn.training.inference import choose_device, predict
@@ -323,6 +323,21 @@ def test_training_lowers_the_loss(tmp_path):
     result = train(replace(TINY, epochs=6, scenes=16, schedule="constant"), tmp_path / "run", say=quiet)
     losses = [record["train_loss"] for record in result.records]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_precision_of_products_holds_while_it_trains(tmp_path):
+    seen = []
+    trainer = Trainer(replace(TINY, epochs=1, matmul_precision="high"), tmp_path / "run", say=quiet)
+    trainer.module.register_forward_hook(lambda *_: seen.append(mf.get_float32_matmul_precision()))
+    assert mf.get_float32_matmul_precision() == "highest"
+    trainer.fit()
+    assert set(seen) == {"high"}
+    assert mf.get_float32_matmul_precision() == "highest"
+
+
+def test_every_random_change_reaches_the_images():
+    changes = {"scale": (0.5, 2.0), "crop": (24, 24), "flip": True, "brightness": 0.25, "contrast": 0.5}
+    assert replace(TINY, **changes).augment == Augment(**changes)
 
 
 def test_class_weights_change_the_training_and_not_the_validation_loss(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 PRECISIONS = ("highest", "high")
 _precision = "highest"
 
@@ -29,6 +32,17 @@ def set_float32_matmul_precision(precision: str) -> None:
 def get_float32_matmul_precision() -> str:
     """ "highest" or "high"."""
     return _precision
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Within the block, the precision of `set_float32_matmul_precision`; afterwards what it was."""
+    before = _precision
+    set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        set_float32_matmul_precision(before)
 
 
 def tensor_cores(dtype: object) -> bool:

@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from minifcn.data import Augment
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -95,6 +98,8 @@ class TrainConfig:
         None, "scale training images by a random factor", parse=parse_range, metavar="LEAST,MOST"
     )
     flip: bool = _option(True, "mirror every other training image")
+    brightness: float = _option(0.0, "make training images lighter or darker by up to this part of full scale")
+    contrast: float = _option(0.0, "raise or lower training images' contrast by up to this part of it")
     epochs: int = _option(3, "passes over the training images")
     val_every: int = _option(1, "epochs between validations; the last epoch is always validated", metavar="EPOCHS")
     batch_size: int = _option(8, "images in a step")
@@ -129,6 +134,11 @@ class TrainConfig:
         0, "steps between checkpoints within an epoch; 0: as often as takes less than 2 %% of the time", metavar="STEPS"
     )
     device: str = _option("cpu", "where to compute", choices=("cpu", "cuda", "auto"))
+    matmul_precision: str = _option(
+        "highest",
+        "of float32 convolutions and products on a GPU; high: by tensor cores, with factors rounded to TF32",
+        choices=("highest", "high"),
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -144,6 +154,8 @@ class TrainConfig:
         for name in ("width", "lr", "backbone_lr", "power", "gamma"):
             value = getattr(self, name)
             self._check(name, math.isfinite(value) and value > 0, "a number above 0 is needed")
+        for name in ("brightness", "contrast"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "0 to 1 is needed")
         self._check("momentum", 0 <= self.momentum < 1, "0 or more and below 1 is needed")
         self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more is needed")
         for name in ("seed", "checkpoint_every"):
@@ -166,6 +178,13 @@ class TrainConfig:
     def _check(self, name: str, fine: bool, need: str) -> None:
         if not fine:
             raise ValueError(f"TrainConfig: {name} is {getattr(self, name)!r}; {need}")
+
+    @property
+    def augment(self) -> Augment:
+        """What is done to each training image."""
+        from minifcn.data import Augment
+
+        return Augment(self.scale, self.crop, self.flip, self.brightness, self.contrast)
 
     @property
     def kind(self) -> str:

@@ -276,10 +276,10 @@ weight decay 0.0005 is 2.5e-09 for the mean'
 
 
 def _count(config: TrainConfig) -> float:
-    from minifcn.data import Augment, Skipping, class_weights, open_dataset
+    from minifcn.data import Skipping, class_weights, open_dataset
 
     dataset: Dataset = open_dataset(config.data, "train", **config.data_options("train"))
     if config.bad_images == "skip":
         dataset = Skipping(dataset, lambda line: None)  # training names them
     weights = class_weights(dataset, config.class_weights)
-    return step_pixels(dataset, config.batch_size, Augment(config.scale, config.crop, config.flip), weights)
+    return step_pixels(dataset, config.batch_size, config.augment, weights)

@@ -19,6 +19,7 @@ from minifcn.training.checkpoint import BEST, CHECKPOINT, DamagedFile, ModelCard
 
 PREVIOUS, DAMAGED = "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 _LEAST_SECONDS, _SAVES = 10.0, 50
+_QUICK_SECONDS = 0.5  # what a save may take without a thought
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -91,11 +92,12 @@ def restore(
 
 
 class Pace:
-    """When to save within an epoch.
+    """When to save: within an epoch, and between two.
 
     Args:
         every: how many steps apart; 0: once ten seconds have passed, and fifty times as long as the last save took, so
-            that saving takes less than 2 % of the time.
+            that saving takes less than 2 % of the time. Between two epochs always, unless `every` is 0 and saves are
+            slow: then in the same way, as there can be little training between them on a GPU.
         clock: tells the seconds.
 
     >>> [step for step in range(1, 8) if Pace(every=3).is_due(step)]
@@ -104,15 +106,20 @@ class Pace:
 
     def __init__(self, every: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._every, self._clock = every, clock
-        self._last, self._wait = clock(), _LEAST_SECONDS
+        self._last, self._took, self._wait = clock(), 0.0, _LEAST_SECONDS
 
     def is_due(self, step: int) -> bool:
         """Whether to save after this step of an epoch, counted from 1."""
         return step % self._every == 0 if self._every else self._clock() - self._last >= self._wait
+
+    def is_due_between(self) -> bool:
+        """Whether to save at the end of an epoch."""
+        return self._every > 0 or self._took < _QUICK_SECONDS or self._clock() - self._last >= self._wait
 
     def timed(self, save: Callable[[], None]) -> None:
         """Save, and take the time."""
         start = self._clock()
         save()
         self._last = self._clock()
-        self._wait = max(_LEAST_SECONDS, _SAVES * (self._last - start))
+        self._took = self._last - start
+        self._wait = max(_LEAST_SECONDS, _SAVES * self._took)

@@ -31,7 +31,6 @@ from minifcn import optim, random
 from minifcn.array import Array, module_of
 from minifcn.autograd import Tensor
 from minifcn.data import (
-    Augment,
     Batch,
     Dataset,
     Loader,
@@ -40,6 +39,7 @@ from minifcn.data import (
     open_dataset,
     some_samples,
 )
+from minifcn.kernels.precision import matmul_precision
 from minifcn.nn import Module, synchronize_batch_norm
 from minifcn.training.checkpoint import (
     BEST,
@@ -269,12 +269,11 @@ class Trainer:
                 f"train: {config.data} has {self.card.num_classes} classes in train and {self.val_set.num_classes} "
                 "in val; the same classes are needed"
             )
-        augment = Augment(scale=config.scale, crop=config.crop, flip=config.flip)
         self.loader = Loader(
             self.train_set,
             config.batch_size,
             shuffle=True,
-            augment=augment,
+            augment=config.augment,
             seed=config.seed,
             workers=config.workers,
             # a rest of one image would give batch normalisation very different statistics
@@ -347,7 +346,7 @@ class Trainer:
             KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, with a message that says what was saved and how to go on.
         """
         self._read_metrics()
-        with saying(self._how_it_stands):
+        with saying(self._how_it_stands), matmul_precision(self.config.matmul_precision):
             self.say(self._introduction())
             self._say_rates()
             self._train()
@@ -482,7 +481,7 @@ class Trainer:
         # again and writes them again; the other way round they would be missing. One of the epoch's steps is there
         # before the first of them all: a line or weights without a checkpoint are those of a run that has lost it.
         if self.world.rank == 0 and not has_checkpoint(self.folder):
-            self._save()
+            self._pace.timed(self._save)
         self._append_metrics(record)
         if validated:
             self._keep_if_best(record)
@@ -492,7 +491,9 @@ class Trainer:
             self.say(f"note: {unseen}")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
-        self._pace.timed(self._save)
+        # the last one is saved whatever it takes: a run that is finished says so
+        if self._pace.is_due_between() or self.epoch == self.config.epochs:
+            self._pace.timed(self._save)
         self.say(_line(record, self.config.epochs))
 
     def _validate(self, check: Callable[[], None]) -> Record:
