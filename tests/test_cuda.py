@@ -65,34 +65,54 @@ def test_pasted_sources_are_whole() -> None:
 # -- what auto takes
 
 
+OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight")
+
+
 def chosen(op: str, geom: ConvGeometry, device: str, dtype: type = np.float32) -> str:
-    shapes = {"x": geom.x_shape, "w": geom.w_shape, "y": geom.y_shape}
-    operands = {"conv2d": "xw", "conv_transpose2d": "yw", "conv2d_weight": "xy"}[op]
-    arrays = [to_device(np.zeros(shapes[name], dtype), device) for name in operands]
-    return kernels.chosen(op, *arrays, geom=geom).algorithm
+    """By the arrays' type and the geometry alone, so that large ones need no memory."""
+    return kernels.chosen(op, to_device(np.zeros(1, dtype), device), geom=geom).algorithm
+
+
+def taken(geom: ConvGeometry, device: str, dtype: type = np.float32) -> list[str]:
+    return [chosen(op, geom, device, dtype) for op in OPERATIONS]
+
+
+WIDE = conv((4, 64, 112, 112), (128, 64, 3, 3), padding=1)  # 3.7·10⁹ multiplications
+LESS_WIDE = conv((1, 512, 28, 28), (512, 512, 3, 3), padding=1)  # 1.8·10⁹
+SMALL = conv((1, 32, 8, 8), (32, 32, 3, 3), padding=1)
+FIRST = conv((16, 3, 224, 224), (64, 3, 3, 3), padding=1)
+LINEAR = conv((4, 512, 16, 16), (4096, 512, 7, 7))  # as large as WIDE, but no filters for Winograd
+ONE, ONE_STRIDED = conv((1, 32, 8, 8), (32, 32, 1, 1)), conv((4, 256, 56, 56), (512, 256, 1, 1), 2)
+DOWN, UP = conv((4, 128, 56, 56), (128, 128, 3, 3), 2, 1), conv((1, 11, 320, 416), (11, 11, 16, 16), 8, 4)
+DEPTHWISE = conv((1, 8, 8, 8), (8, 1, 4, 4), 2, 1, groups=8)
 
 
 def test_what_auto_takes(gpu: str) -> None:
-    wide, narrow = conv((1, 32, 8, 8), (32, 32, 3, 3), padding=1), conv((1, 3, 8, 8), (32, 3, 3, 3), padding=1)
-    one, depthwise = conv((1, 32, 8, 8), (32, 32, 1, 1)), conv((1, 8, 8, 8), (8, 1, 4, 4), 2, 1, groups=8)
-    up = conv((1, 4, 16, 16), (4, 4, 4, 4), 2, 1)
-    assert chosen("conv2d", wide, gpu) == chosen("conv2d_weight", wide, gpu) == "winograd_f4"
-    assert chosen("conv_transpose2d", wide, gpu) == "winograd_f4"
-    assert (
-        chosen("conv2d", wide, gpu, np.float64) == chosen("conv2d", narrow, gpu) == chosen("conv2d", one, gpu) == "gemm"
-    )
-    assert chosen("conv_transpose2d", up, gpu) == chosen("conv_transpose2d", up, gpu, np.float64) == "implicit"
-    assert chosen("conv2d", depthwise, gpu) == chosen("conv_transpose2d", depthwise, gpu) == "depthwise"
+    assert taken(WIDE, gpu) == ["winograd_f4"] * 3
+    assert taken(LESS_WIDE, gpu) == taken(LINEAR, gpu) == taken(ONE, gpu) == ["gemm"] * 3
+    assert taken(SMALL, gpu) == taken(DOWN, gpu) == taken(ONE_STRIDED, gpu) == ["implicit", "gemm", "implicit"]
+    assert taken(FIRST, gpu) == ["gemm", "gemm", "implicit"]
+    assert taken(UP, gpu) == ["implicit"] * 3
+    assert taken(DEPTHWISE, gpu) == ["depthwise"] * 3
+
+
+@pytest.mark.parametrize("precision", mf.kernels.precision.PRECISIONS)
+def test_what_auto_takes_in_float64(gpu: str, high: None, precision: str) -> None:
+    mf.set_float32_matmul_precision(precision)
+    for geom in (WIDE, LESS_WIDE, LINEAR, SMALL, FIRST, ONE):
+        assert taken(geom, gpu, np.float64) == ["gemm"] * 3
+    for geom in (DOWN, UP, ONE_STRIDED):
+        assert taken(geom, gpu, np.float64) == ["gemm", "implicit", "gemm"]
 
 
 def test_what_auto_takes_in_tf32(gpu: str, high: None) -> None:
-    wide, one = conv((1, 32, 8, 8), (32, 32, 3, 3), padding=1), conv((1, 32, 8, 8), (32, 32, 1, 1))
-    up = conv((1, 4, 16, 16), (4, 4, 4, 4), 2, 1)
-    for op in ("conv2d", "conv_transpose2d", "conv2d_weight"):
-        assert chosen(op, wide, gpu) == "tensor_cores"
-        assert chosen(op, wide, gpu, np.float64) == "gemm"
-        assert chosen(op, one, gpu) == "gemm"
-    assert chosen("conv_transpose2d", up, gpu) == "tensor_cores"
+    assert taken(WIDE, gpu) == ["winograd_f4"] * 3
+    assert taken(LINEAR, gpu) == taken(ONE, gpu) == ["gemm"] * 3
+    for geom in (LESS_WIDE, SMALL, DOWN, ONE_STRIDED):
+        assert taken(geom, gpu) == ["tensor_cores", "gemm", "tensor_cores"]
+    assert taken(FIRST, gpu) == ["gemm", "gemm", "tensor_cores"]
+    assert taken(UP, gpu) == ["tensor_cores"] * 3
+    assert taken(DEPTHWISE, gpu) == ["depthwise"] * 3
 
 
 def test_precision_is_a_name() -> None:

@@ -6,6 +6,9 @@
 
 All columns at once would be I·J times the image, so they are made for some images, or for some score rows of one, at a
 time. 1×1 filters of stride 1 see the image as it is: it is its own columns.
+
+auto takes these for whatever no other algorithm takes: under set_float32_matmul_precision("high"), cuBLAS multiplies in
+TF32.
 """
 
 from __future__ import annotations
@@ -23,9 +26,15 @@ from minifcn.kernels.cuda.windows import fold_into, unfold_into
 from minifcn.kernels.registry import kernel
 
 WORKSPACE = 256 << 20  # bytes of columns that are held at a time, unless a single score row needs more
-
-
 SUMS = 64 << 20  # bytes that the sums of a weight gradient may take, one for each image
+
+# What auto takes in float32, here and in conv_implicit.py and conv_winograd.py, was chosen by hand, by times measured
+# once on one H200 (CUDA 13.0 and its cuBLAS): 43 geometries, 3 operations, both precisions. The chosen time over the
+# fastest, as geometric mean and at most: 1.37 and 10.9 before, 1.05 and 1.8 with these, on the times they were set by.
+# What takes less than 0.2 ms is bound by launching, so the limits are round numbers, and other GPUs may want others.
+LARGE = 2_500_000_000  # multiplications from which on fewer of them, or cuBLAS, win over fewer launches
+SMALL = 1_000_000_000  # multiplications below which one strict launch of our own wins over im2col and cuBLAS
+FEW_CHANNELS = 4  # into the first layer: columns so short that cuBLAS is slow at weight gradients, but not at scores
 
 
 class Cut(NamedTuple):

@@ -1,8 +1,11 @@
 """Convolution on a GPU as a product whose second factor, the windows as columns, is never stored (implicit.cuh).
 
-Two algorithms launch the same products: "implicit" in strict float32 or float64, and "tensor_cores" in TF32, which auto
-takes under set_float32_matmul_precision("high"). Transposed convolutions of a stride go by their phases, those of
-stride 1 as convolutions with the filter turned round.
+Two algorithms launch the same products: "implicit" in strict float32 or float64, and "tensor_cores" in TF32, for
+set_float32_matmul_precision("high"). Transposed convolutions of a stride go by their phases, those of stride 1 as
+convolutions with the filter turned round.
+
+A convolution is one launch here, or two, and nothing but its result is written: auto takes that for small convolutions,
+and for the first layer's weight gradients; large ones are faster by cuBLAS.
 
 A bilinear upsampling is diagonal in its channels: such filters are recognised on the GPU, and gathered per channel.
 
@@ -21,6 +24,7 @@ import numpy as np
 from minifcn.array import Array, module_of
 from minifcn.geometry import ConvGeometry
 from minifcn.kernels.cuda.conv_depthwise import transpose_into
+from minifcn.kernels.cuda.conv_gemm import FEW_CHANNELS, LARGE, SMALL
 from minifcn.kernels.cuda.launch import (
     LARGEST_PLANE,
     MOST_ROWS,
@@ -242,7 +246,7 @@ def _check_dtype(op: str, family: str, array: Array) -> None:
 
 
 def _register(
-    algorithm: str, family: str, options: tuple[Blocks, ...], auto: dict[str, Callable[..., bool]], best: str
+    algorithm: str, family: str, options: tuple[Blocks, ...], auto: dict[str, Callable[..., bool]], best: dict[str, str]
 ) -> None:
     """The three kernels of a family."""
 
@@ -281,29 +285,74 @@ def _register(
             supports=supports,
             limits=words,
             auto=auto[function.__name__],
-            best=best,
+            best=best[function.__name__],
         )(function)
 
 
-def _high(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
-    return tensor_cores(dtype) and geom.w_hw != (1, 1)
+def _overlapping(geom: ConvGeometry) -> bool:
+    """Whether the windows are more than the image itself, or less, so that gemm would copy them."""
+    return geom.w_hw != (1, 1) or geom.stride != (1, 1)
 
+
+def _enlarging(geom: ConvGeometry) -> bool:
+    """Whether the phases of a transposed convolution have all the same taps, as those of an upsampling do. Others are
+    filled up with zeros: of 3×3 filters and a stride of 2, 16 taps are multiplied for 9."""
+    return geom.stride != (1, 1) and all(k % s == 0 for k, s in zip(geom.w_hw, geom.stride, strict=True))
+
+
+def _high(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
+    return tensor_cores(dtype) and _overlapping(geom) and geom.macs < LARGE and geom.c > FEW_CHANNELS
+
+
+def _high_weight(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    return tensor_cores(dtype) and _overlapping(geom) and (geom.macs < LARGE or geom.c <= FEW_CHANNELS)
+
+
+def _high_transposed(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    return tensor_cores(dtype) and _enlarging(geom)
+
+
+def _strict(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
+    return _is_strict(dtype) and _overlapping(geom) and geom.macs < SMALL
+
+
+def _strict_weight(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    return _is_strict(dtype) and _overlapping(geom) and (geom.macs < SMALL or geom.c <= FEW_CHANNELS)
+
+
+def _strict_transposed(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
+    if dtype != SINGLE:
+        return geom.stride != (1, 1)
+    return _is_strict(dtype) and _enlarging(geom)
+
+
+def _is_strict(dtype: np.dtype[Any]) -> bool:
+    return dtype == SINGLE and not tensor_cores(dtype)
+
+
+ENLARGING = "strides that divide the filter"
+HIGH = 'float32 under set_float32_matmul_precision("high"), but for 1×1 filters of stride 1,'
 
 _register(
     "tensor_cores",
     "tensor_cores",
     TENSOR,
-    {"conv2d": _high, "conv2d_weight": _high, "conv_transpose2d": _high},
-    'float32 under set_float32_matmul_precision("high"), but for 1×1 filters',
+    {"conv2d": _high, "conv2d_weight": _high_weight, "conv_transpose2d": _high_transposed},
+    {
+        "conv2d": f"{HIGH} below {LARGE:.1e} multiplications with more than {FEW_CHANNELS} channels in",
+        "conv2d_weight": f"{HIGH} below {LARGE:.1e} multiplications or with up to {FEW_CHANNELS} channels in",
+        "conv_transpose2d": f'float32 under set_float32_matmul_precision("high") and {ENLARGING}',
+    },
 )
 _register(
     "implicit",
     "conv_implicit",
     SCALAR,
+    {"conv2d": _strict, "conv2d_weight": _strict_weight, "conv_transpose2d": _strict_transposed},
     {
-        "conv2d": lambda dtype, geom, **_: False,
-        "conv2d_weight": lambda dtype, geom: False,
-        "conv_transpose2d": lambda dtype, geom: geom.stride != (1, 1),
+        "conv2d": f"strict float32 below {SMALL:.1e} multiplications, but for 1×1 filters of stride 1",
+        "conv2d_weight": f"strict float32 below {SMALL:.1e} multiplications or with up to {FEW_CHANNELS} channels in, "
+        "but for 1×1 filters of stride 1",
+        "conv_transpose2d": f"strict float32 and {ENLARGING}; float64 and any stride",
     },
-    "transposed convolutions of a stride",
 )
