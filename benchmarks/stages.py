@@ -79,7 +79,7 @@ def _step(stage: Stage, records: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "images": images,
         "steps_per_epoch": steps,
-        "seconds_per_step": round(median(plain) / steps, 2) if plain else None,
+        "seconds_per_step": round(median(plain) / steps, 3) if plain else None,
     }
 
 

@@ -279,14 +279,14 @@ def _stages(result: dict[str, Any]) -> str:
     }
     minutes = sum(row["seconds"] for row in rows) / 60
     lines = [
-        f"`{result['command']}` — {result['environment']['processor']}, {result['environment']['threads']} threads\n",
+        f"`{result['command']}` — {_trained_on(result['environment'])}\n",
         f"`train --staged`, {'from `' + config['init'] + '`, ' if config['init'] else ''}seed {config['seed']}, "
         f"{minutes:.0f} minutes, on {said[config['data'].partition(':')[0]]}.\n",
         "| network | epochs | pixel accuracy | mean accuracy | mean IU | seconds per step |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        step = "" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.1f}"
+        step = "" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.2g}"
         lines.append(
             f"| `{row['model']}` (width {row['config']['width']:g}) | {row['best_epoch']} of {len(row['records'])} "
             f"| {row['pixel_accuracy']:.3f} | {row['mean_accuracy']:.3f} | {row['mean_iu']:.3f} | {step} |"
@@ -300,6 +300,12 @@ def _stages(result: dict[str, Any]) -> str:
     if config["data"] == "shapes":
         lines += ["", f"![image, truth, and what each stage makes of it]({name}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _trained_on(environment: dict[str, Any]) -> str:
+    if environment["device"] == "cuda":
+        return f"one {environment['gpu']}"
+    return f"{environment['processor']}, {environment['threads']} threads"
 
 
 def _ranks(result: dict[str, Any]) -> str:

@@ -207,7 +207,7 @@ def test_info_lists_recipes(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("reference: the solvers of the authors' code")
     assert "  fcn16s_vgg*        lr 1e-12" in lines
-    assert any("crop 256x320, scale 0.75,1.25, flip True, class_weights sqrt-median" in line for line in lines)
+    assert any("crop 320x416, scale 0.75,1.25, flip True, matmul_precision high" in line for line in lines)
 
 
 @pytest.mark.parametrize("names", [("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])

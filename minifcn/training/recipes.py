@@ -207,18 +207,19 @@ RECIPES = {
         ),
         Recipe(
             "camvid",
-            "ours, for camvid:DIR at 360x480, --staged, from a VGG-16 that has seen photographs (--init): as many "
-            "epochs as two cores take two hours for",
+            "ours, for camvid:DIR at 360x480, --staged, from a VGG-16 that has seen photographs (--init), on a GPU "
+            "(--device cuda)",
             (
                 (
                     "*",
                     {
                         "width": 1.0, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-4, "schedule": "poly",
-                        "batch_size": 4, "crop": (256, 320), "scale": (0.75, 1.25), "flip": True,
-                        "class_weights": "sqrt-median", "val_every": 3, "epochs": 6,
+                        "batch_size": 4, "crop": (320, 416), "scale": (0.75, 1.25), "flip": True,
+                        "matmul_precision": "high", "val_every": 5, "epochs": 5,
                     },
                 ),
-                ("fcn16s_*", {"epochs": 2}),
+                ("fcn16s_*", {"epochs": 3}),
+                ("fcn8s_*", {"epochs": 22}),
             ),
         ),
     )
