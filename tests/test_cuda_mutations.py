@@ -1,15 +1,22 @@
 """Planted mistakes in the real kernels: the tests on the emulated GPU must find every one of them.
 
 A mistake is caught if the emulator refuses the launch or the run, or if some example differs from its definition, in
-one of three orders of threads and blocks.
+one of three orders of threads and blocks; or if it ends the process, or never ends. Each runs in a process of its own,
+as a kernel that writes anywhere spoils the memory of the process that it runs in.
 """
 
+import multiprocessing
+import re
 import shutil
+import signal
+import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from emulation import cupy_standin
+from emulation.compiler import LaunchError
 from test_kernels import EXAMPLES, run
 
 import minifcn as mf
@@ -17,6 +24,9 @@ from minifcn.kernels.cuda import conv_implicit, load, norm, pool, windows
 from minifcn.kernels.registry import REFERENCE, Kernel
 
 ORDERS = ("forward", "reversed", "shuffled")
+SECONDS = 120  # in which a process has to start, and then a mistake to show
+# how spoilt memory ends a process; what else ends one, such as too little memory, is no doing of a kernel
+DEADLY = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 
 # (file, what stands there, what is put in its place, operation, algorithm)
 MISTAKES = {
@@ -158,7 +168,7 @@ def fault(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> str:
             expected = run(reference, arrays, params, np.float32)
             try:
                 found = run(kernel, arrays, params, np.float32, "cuda")
-            except (RuntimeError, TypeError) as error:
+            except LaunchError as error:  # anything else is no doing of the kernel
                 return str(error)
             for a, b in zip(found, expected, strict=True):
                 scale = np.abs(b[np.isfinite(b)]).max(initial=1.0)
@@ -171,16 +181,83 @@ def kernel_of(op: str, algorithm: str) -> Kernel:
     return next(k for k in mf.algorithms(op, "cupy") if k.algorithm == algorithm)
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_a_kernel_is_found(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, right, wrong, op, algorithm = MISTAKES[mistake]
-    folder = tmp_path / "cuda"
+def fault_elsewhere(folder: Path, op: str, algorithm: str) -> str:
+    """What the tests say against a kernel compiled from the sources in a folder, or how it ended the process that ran
+    it; nothing where it is right. What no kernel does, such as an exception of the tests' own, fails the test."""
+    context = multiprocessing.get_context("spawn")  # a forked one could wait for ever for what a thread here has locked
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_say_fault, args=(folder, op, algorithm, there), daemon=True)
+    process.start()
+    there.close()  # only the process has it now: if that ends, this end is told
+    words = []
+    try:
+        while len(words) < 2 and here.poll(SECONDS):
+            words.append(here.recv())
+    except EOFError:
+        process.join(SECONDS)
+    code = process.exitcode
+    process.kill()  # it has said what it had to say, and need not be able to end by itself
+    process.join()
+    here.close()
+    match words:
+        case ["begun", ("found", said)]:
+            return said
+        case ["begun"] if code is None:
+            return f"no end within {SECONDS} s"
+        case ["begun"] if -code in DEADLY:
+            return f"killed by {signal.Signals(-code).name}"
+    said = "\n".join(words[-1]) if words[1:] else f"exit code {code} after {words}"
+    pytest.fail(f"{op} by {algorithm}: what failed is the process that runs it, not the kernel: {said}")
+
+
+def _say_fault(folder: Path, op: str, algorithm: str, out: Connection) -> None:
+    """In the other process: that it has begun, as by then all that it needs is imported, and what is found."""
+    with pytest.MonkeyPatch.context() as patch, cupy_standin.standing_in():
+        patch.setattr(load, "HERE", folder)
+        kernel = kernel_of(op, algorithm)
+        out.send("begun")
+        try:
+            outcome = ("found", fault(kernel, patch))
+        except Exception:
+            outcome = ("raised", traceback.format_exc())
+        out.send(outcome)  # now, before the end of the block stumbles over memory that the kernel spoilt
+
+
+def planted(folder: Path, file: str, right: str, wrong: str) -> Path:
+    """The kernels' sources, copied into a folder, with something else in the place of what is right."""
     shutil.copytree(load.HERE, folder)
     text = (folder / file).read_text()
     assert text.count(right) >= 1, f"{file} no longer has {right!r}"
     (folder / file).write_text(text.replace(right, wrong))
-    monkeypatch.setattr(load, "HERE", folder)
-    assert fault(kernel_of(op, algorithm), monkeypatch)
+    return folder
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_kernel_is_found(mistake: str, tmp_path: Path) -> None:
+    file, right, wrong, op, algorithm = MISTAKES[mistake]
+    assert fault_elsewhere(planted(tmp_path / "cuda", file, right, wrong), op, algorithm)
+
+
+RELU = ("pointwise.cu", "return v[0] <= 0 ?")
+FATES = {
+    "nothing is wrong": ("return v[0] <= 0.0f ?", "^$"),
+    "memory far away": ("*(volatile int*)(1ll << 47) = 1; return v[0] <= 0 ?", "an invalid or misaligned address"),
+    "the process ends": ("__builtin_trap(); return v[0] <= 0 ?", "^killed by SIG(ILL|TRAP)$"),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_what_becomes_of_the_other_process(fate: str, tmp_path: Path) -> None:
+    wrong, said = FATES[fate]
+    assert re.search(said, fault_elsewhere(planted(tmp_path / "cuda", *RELU, wrong), "relu", "cuda"))
+
+
+def test_what_no_kernel_did_is_not_found(tmp_path: Path) -> None:
+    folder = planted(tmp_path / "cuda", *RELU, "return no_such_name ?")
+    with pytest.raises(pytest.fail.Exception, match="CompileError: (?s:.*)no_such_name"):
+        fault_elsewhere(folder, "relu", "cuda")
+    with pytest.raises(pytest.fail.Exception, match=r"exit code 1 after \[\]"):
+        fault_elsewhere(folder, "relu", "no such algorithm")
 
 
 @pytest.mark.parametrize(("op", "algorithm"), sorted({mistake[3:] for mistake in MISTAKES.values()}))

@@ -106,6 +106,8 @@ def _flags(sanitizer: str) -> list[str]:
     flags = ["-shared", "-fPIC", "-w", "-g1", "-fno-strict-aliasing", "-ffp-contract=off"]
     # nothing of a module is seen by another one: two may have kernels and helpers of the same name
     flags += ["-fvisibility=hidden", "-fno-gnu-unique"]
+    # a frame greater than the page below a stack touches that page, too, instead of what lies behind it
+    flags += ["-fstack-clash-protection"]
     flags += ["-mavx2", "-mfma"] if {"avx2", "fma"} <= _processor() else []  # else fmaf is a call
     if sanitizer:
         flags += ["-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizer}"]
