@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minifcn.training.inference import evaluate, predict
     from minifcn.training.metrics import ConfusionMatrix
     from minifcn.training.pictures import learning_curve, overlay_sheet, save_labels
+    from minifcn.training.stages import resume_stages, train_stages
     from minifcn.training.trainer import Trainer, TrainResult, train
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "train",
     "Trainer",
     "TrainResult",
+    "train_stages",
+    "resume_stages",
     "World",
     "find_world",
     "evaluate",
@@ -51,6 +54,7 @@ __all__ = [
 _HOMES = {
     "config": ("TrainConfig",),
     "trainer": ("train", "Trainer", "TrainResult"),
+    "stages": ("train_stages", "resume_stages"),
     "distributed": ("World", "find_world"),
     "inference": ("evaluate", "predict"),
     "metrics": ("ConfusionMatrix",),
