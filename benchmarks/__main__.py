@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m benchmarks", keep
 
 def _without_places(words: list[str]) -> list[str]:
     """The words of a command without the places of its files, which are this machine's affair."""
-    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER", "--run": "RUN"}
+    named = {"--hed": "FILE", "--photos": "FOLDER", "--keep": "FOLDER", "--run": "RUN", "--out": "FILE"}
     return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
@@ -175,7 +175,7 @@ def _rows(arguments: argparse.Namespace, peaks: dict[str, float] | None = None) 
 
 
 def _is_whole(arguments: argparse.Namespace) -> bool:
-    """Whether it is a complete measurement; results/ holds no others."""
+    """Whether all is measured that there is; by itself nothing else goes to results/."""
     if arguments.what in OF_NETWORKS:
         compared = arguments.against == AGAINST[arguments.device] or arguments.what not in COMPARED
         return compared and arguments.models == models.MODELS

@@ -158,11 +158,18 @@ def _models_cuda(result: dict[str, Any]) -> str:
 
 
 def _kernels_cuda(result: dict[str, Any]) -> str:
-    """What there are targets for, and then the networks' layers."""
+    """What there are targets for, and then the networks' layers: the first of them where the run was stopped."""
     groups = {name: [row for row in result["rows"] if row["group"] == name] for name in ("targets", "networks")}
+    first = "" if result["complete"] else "first "
     return (
-        f"{_where_on_gpu(result)}\n{_layers_cuda(groups['targets'])}\n"
-        f"<details><summary>the networks' {len(groups['networks'])} layers on the GPU</summary>\n\n"
+        f"{_where_on_gpu(result)}\n"
+        "Times are medians of the rounds. A ratio is our time over PyTorch's on the same GPU: above 1 we are slower. "
+        "Times faster: our CPU kernels' time, in float32 on the CPU named above, over our time on the GPU; forward / "
+        "forward and backward. TF32 is what products may be made in; Winograd's are in strict float32 there too. The "
+        "roofline counts the operations of the direct form: what is above 100 % makes fewer (Winograd), or is faster "
+        "than the copy.\n\n"
+        f"{_layers_cuda(groups['targets'])}\n"
+        f"<details><summary>the networks' {first}{len(groups['networks'])} layers on the GPU</summary>\n\n"
         f"{_layers_cuda(groups['networks'])}\n</details>\n{_faults(result, 'layer')}"
     )
 

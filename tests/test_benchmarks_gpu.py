@@ -335,6 +335,7 @@ def test_what_a_gpu_gave_is_kept(
     result = json.loads(out.read_text())
     assert len(result["rows"]) == 1
     assert not result["complete"]
+    assert result["command"].endswith("--out FILE")
 
 
 def test_a_measurement_with_faults_is_not_kept(
@@ -433,6 +434,15 @@ def test_tables_name_the_device_and_show_each_precision(results: Path) -> None:
     assert "| conv 3×3 3→4 | 1×3×8×8 | TF32 | 1.000 ms | 2.00 | 3.000 ms | 3.00 | 99 / 98 | 7 % |" in text
     assert "| Adam | 17 |  | 1.000 ms | 0.50 |  |  | 30 | 80 % |" in text
     assert "Not measured: ReLU (RuntimeError: differs)." in text
+    assert "the networks' 1 layers" in text
+    assert "stopped" not in text
+
+
+def test_a_table_says_that_its_run_was_stopped(results: Path) -> None:
+    (results / "kernels_cuda.json").write_text(result([]).replace('"complete": true', '"complete": false'))
+    text = tables.render()
+    assert "The run was stopped before its end." in text
+    assert "the networks' first 0 layers" in text
 
 
 def test_table_of_networks(results: Path) -> None:

@@ -174,7 +174,7 @@ class MpiWorld(World):
             array[...] = to_device(host, device_of(array))
 
     def _sum_by_nccl(self, array: Array) -> None:
-        """From GPU to GPU. Written from NCCL's and CuPy's documentation, and not yet run: it needs two GPUs."""
+        """From GPU to GPU. One rank alone has called it, on one GPU; between two GPUs it has not been run."""
         from cupy.cuda import nccl
 
         if self._nccl is None:
