@@ -293,7 +293,7 @@ def _stages(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        step = "" if row["seconds_per_step"] is None else f"{row['seconds_per_step']:.2g}"
+        step = "" if row["seconds_per_step"] is None else _seconds(row["seconds_per_step"])
         lines.append(
             f"| `{row['model']}` (width {row['config']['width']:g}) | {row['best_epoch']} of {len(row['records'])} "
             f"| {row['pixel_accuracy']:.3f} | {row['mean_accuracy']:.3f} | {row['mean_iu']:.3f} | {step} |"
@@ -307,6 +307,10 @@ def _stages(result: dict[str, Any]) -> str:
     if config["data"] == "shapes":
         lines += ["", f"![image, truth, and what each stage makes of it]({name}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _trained_on(environment: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from minifcn import cli, nn
 from minifcn.autograd import Tensor
 from minifcn.data import Shapes
 from minifcn.models.fcn import FCN
-from minifcn.training import FirstSteps, LabelCensus, TrainConfig, Trainer, train
+from minifcn.training import FirstSteps, LabelCensus, TrainConfig, Trainer, diagnostics, train
 from minifcn.training.diagnostics import broken_values, explain_nan
 
 pytestmark = pytest.mark.usefixtures("no_learning_curves")
@@ -596,6 +596,19 @@ def test_labels_that_are_no_class_are_named_with_their_files():
         match=r"^train: two.png, three.png hold labels -1, 3, but the 3 classes are 0 … 2 \(a, b, c\); 255 marks ignor",
     ):
         census.see(labels, ("one.png", "two.png", "three.png"))
+
+
+def test_huge_labels_are_named_without_counting_up_to_them():
+    with pytest.raises(ValueError, match="train: one.png holds labels 1099511627776, but the 3 classes are 0"):
+        LabelCensus(("a", "b", "c")).see(np.array([[[0, 1 << 40]]]), ("one.png",))  # counts would be 8 TiB
+
+
+def test_gradients_whose_squares_vanish_are_not_zero():
+    assert not diagnostics._all_zero(np.full(9000, 1e-30, np.float32))
+    late = np.zeros(9000, np.float32)
+    late[1] = 1e-30  # not among the sample, which is every third value
+    assert not diagnostics._all_zero(late)
+    assert diagnostics._all_zero(np.zeros(9000, np.float32))
 
 
 def test_the_trainer_names_them_in_any_epoch(tmp_path, monkeypatch):

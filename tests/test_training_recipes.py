@@ -9,6 +9,7 @@ import pytest
 
 import minifcn as mf
 import minifcn.functional as F
+from benchmarks.measure import RESULTS
 from minifcn import nn
 from minifcn.data import IGNORE, Augment, Batch, Sample, Shapes
 from minifcn.training import TrainConfig, World, train
@@ -219,6 +220,15 @@ def test_pixels_that_are_weighed_are_called_so():
     assert "about 1,000 valid pixels (times their classes' weights) a step" in in_other_words(config, 1000)
     _, said = configure("reference", {"model": "fcn32s_vgg16", "loss": "mean", "class_weights": "median"}, lambda _: 7)
     assert "about 7 valid pixels (times their classes' weights) a step, lr 1e-10 is 7e-10" in said
+
+
+def test_the_recipe_for_camvid_is_the_one_that_was_measured():
+    rows = json.loads((RESULTS / "stages_camvid.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16"]
+    for row in rows:
+        elsewhere = ("data", "init", "device", "workers")  # which are the command line's
+        given = {name: row["config"][name] for name in ("model", *elsewhere)}
+        assert configure("camvid", given)[0] == TrainConfig.from_dict(row["config"])
 
 
 def test_the_command_line_overrides_a_recipe():

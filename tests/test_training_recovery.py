@@ -334,6 +334,12 @@ def test_between_epochs_it_is_saved_unless_that_is_slow_and_was_just_done():
     assert not pace.is_due_between()
     now += 1.0  # fifty times as long as the save took
     assert pace.is_due_between()
+    cost = 60.0
+    pace.timed(save)
+    now += 599.0
+    assert not pace.is_due_between()
+    now += 1.0
+    assert pace.is_due_between(), "ten minutes, not fifty"
     often = Pace(7, lambda: now)
     often.timed(save)
     assert often.is_due_between(), "who says how often loses no more than that"
@@ -341,17 +347,35 @@ def test_between_epochs_it_is_saved_unless_that_is_slow_and_was_just_done():
 
 def test_epochs_that_were_not_saved_are_done_again_with_the_same_numbers(tmp_path, monkeypatch):
     """Saves are slow here, so when the power goes in the third epoch there is only the one before the first line."""
-    config = replace(TINY, epochs=3)
+    config = replace(TINY, epochs=4, val_every=4)
     train(config, tmp_path / "whole", say=quiet)
     monkeypatch.setattr(recovery_module, "_QUICK_SECONDS", 0.0)
-    folder = tmp_path / "run"
+    folder, said = tmp_path / "run", []
     trainer = in_training_pass(Trainer(config, folder, say=quiet), 8, fail)
     with pytest.raises(RuntimeError, match="the power went"):
         trainer.fit()
     assert place(folder / NEWEST) == (0, 3)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
-    train(out=folder, resume=True, say=quiet)
+    train(out=folder, resume=True, say=said.append)
+    assert "note: epochs 1 to 2 are done again, as no checkpoint was written after them" in said
     assert kills.state(folder) == kills.state(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changes", [{"val_every": 5}, {"epochs": 2}])
+def test_the_best_weights_are_of_an_epoch_that_the_run_has(tmp_path, monkeypatch, changes):
+    """The power goes after an epoch with new best weights, and the run goes on in another way."""
+    scores = {1: 0.5, 2: 0.2, 3: 0.6, 4: 0.3, 5: 0.4}
+    validate = Trainer._validate
+    monkeypatch.setattr(
+        Trainer, "_validate", lambda self, check: validate(self, check) | {"mean_iu": scores[self.epoch + 1]}
+    )
+    monkeypatch.setattr(recovery_module, "_QUICK_SECONDS", 0.0)
+    config, folder = replace(TINY, epochs=5), tmp_path / "run"
+    with pytest.raises(RuntimeError, match="the power went"):
+        in_training_pass(Trainer(config, folder, say=quiet), 11, fail).fit()
+    result = train(replace(config, **changes), folder, resume=True, say=quiet)
+    assert (result.epoch, result.mean_iu) == (3, 0.6)
+    assert result.records[2]["mean_iu"] == 0.6
 
 
 def test_saving_at_any_time_changes_no_number(tmp_path, whole, monkeypatch):

@@ -560,6 +560,12 @@ def test_the_record_of_stages_is_what_they_left(tmp_path, monkeypatch, capsys):
     table = tables._stages(result)
     for row in result["rows"]:
         assert f"| {row['best_epoch']} of 3 | {row['pixel_accuracy']:.3f} | {row['mean_accuracy']:.3f} | " in table
+    quick = [
+        row | {"seconds_per_step": seconds} for row, seconds in zip(result["rows"], (0.057, 0.98, 99.6), strict=True)
+    ]
+    table = tables._stages(result | {"rows": quick, "environment": {"device": "cuda", "gpu": "NVIDIA H200"}})
+    assert table.startswith("`python -m benchmarks stages --run RUN` — one NVIDIA H200\n")
+    assert all(f" | {seconds} |\n" in table for seconds in ("0.057", "0.98", "99.6"))
     with pytest.raises(SystemExit, match="2"):
         bench(["stages", "--run", str(tmp_path)])
     assert "holds no stages (no stages.json)" in capsys.readouterr().err

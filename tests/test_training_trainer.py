@@ -335,9 +335,9 @@ def test_the_precision_of_products_holds_while_it_trains(tmp_path):
     assert mf.get_float32_matmul_precision() == "highest"
 
 
-def test_every_random_change_reaches_the_images():
+def test_every_random_change_reaches_the_images(tmp_path):
     changes = {"scale": (0.5, 2.0), "crop": (24, 24), "flip": True, "brightness": 0.25, "contrast": 0.5}
-    assert replace(TINY, **changes).augment == Augment(**changes)
+    assert Trainer(replace(TINY, **changes), tmp_path / "run", say=quiet).loader.augment == Augment(**changes)
 
 
 def test_class_weights_change_the_training_and_not_the_validation_loss(tmp_path):

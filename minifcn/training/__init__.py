@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minifcn.training.inference import evaluate, predict
     from minifcn.training.metrics import ConfusionMatrix
     from minifcn.training.pictures import learning_curve, overlay_sheet, save_labels
-    from minifcn.training.stages import resume_stages, train_stages
+    from minifcn.training.stages import StagedResult, plan, resume_stages, train_stages
     from minifcn.training.trainer import Trainer, TrainResult, train
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
     "train",
     "Trainer",
     "TrainResult",
+    "plan",
     "train_stages",
     "resume_stages",
+    "StagedResult",
     "World",
     "find_world",
     "evaluate",
@@ -54,7 +56,7 @@ __all__ = [
 _HOMES = {
     "config": ("TrainConfig",),
     "trainer": ("train", "Trainer", "TrainResult"),
-    "stages": ("train_stages", "resume_stages"),
+    "stages": ("plan", "train_stages", "resume_stages", "StagedResult"),
     "distributed": ("World", "find_world"),
     "inference": ("evaluate", "predict"),
     "metrics": ("ConfusionMatrix",),

@@ -67,7 +67,8 @@ def _option(default: Any, help: str, **metadata: Any) -> Any:
 class TrainConfig:
     """A training run's configuration. Two runs with equal configurations compute the same numbers.
 
-    The defaults train a small FCN-8s on the package's own scenes in a few minutes on two cores.
+    The defaults train a small FCN-8s on the package's own scenes in a few minutes on two cores. While it trains,
+    `matmul_precision` is what `minifcn.set_float32_matmul_precision` would set, which has no say then.
 
     Raises:
         ValueError: for a value out of its range.
@@ -99,7 +100,9 @@ class TrainConfig:
     )
     flip: bool = _option(True, "mirror every other training image")
     brightness: float = _option(0.0, "make training images lighter or darker by up to this part of full scale")
-    contrast: float = _option(0.0, "raise or lower training images' contrast by up to this part of it")
+    contrast: float = _option(
+        0.0, "raise or lower training images' contrast by up to this part (0.3: 0.7 to 1.3 times)"
+    )
     epochs: int = _option(3, "passes over the training images")
     val_every: int = _option(1, "epochs between validations; the last epoch is always validated", metavar="EPOCHS")
     batch_size: int = _option(8, "images in a step")
@@ -136,7 +139,7 @@ class TrainConfig:
     device: str = _option("cpu", "where to compute", choices=("cpu", "cuda", "auto"))
     matmul_precision: str = _option(
         "highest",
-        "of float32 convolutions and products on a GPU; high: by tensor cores, with factors rounded to TF32",
+        "how exact float32 convolutions and products are on a GPU; high: by tensor cores, with factors rounded to TF32",
         choices=("highest", "high"),
     )
 

@@ -42,7 +42,7 @@ LONGEST = 100_000  # steps of the paper's training of one network, where the len
 _LEAST_FOR_A_TREND = 8  # losses: with three a half, a fall without exception is not beyond two standard deviations
 _SAMPLE = 4096  # values of a parameter that are compared from step to step: their norms are right to a few percent
 _SHOWN = 3  # names in a sentence
-_MANY = 1 << 16  # labels, from which on their numbers are not counted
+_MANY = 1 << 16  # labels below this are counted, others sorted
 _ROUNDING = 1e-6  # relative, of a mean in float32
 
 

@@ -19,7 +19,7 @@ from minifcn.training.checkpoint import BEST, CHECKPOINT, DamagedFile, ModelCard
 
 PREVIOUS, DAMAGED = "checkpoint.previous.safetensors", "checkpoint.damaged.safetensors"
 _LEAST_SECONDS, _SAVES = 10.0, 50
-_QUICK_SECONDS = 0.5  # what a save may take without a thought
+_QUICK_SECONDS, _MOST_SECONDS = 0.5, 600.0  # what a save may take without a thought; between epochs without one
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -97,7 +97,8 @@ class Pace:
     Args:
         every: how many steps apart; 0: once ten seconds have passed, and fifty times as long as the last save took, so
             that saving takes less than 2 % of the time. Between two epochs always, unless `every` is 0 and saves are
-            slow: then in the same way, as there can be little training between them on a GPU.
+            slow: then in the same way, as there can be little training between them on a GPU, but after ten minutes at
+            the latest.
         clock: tells the seconds.
 
     >>> [step for step in range(1, 8) if Pace(every=3).is_due(step)]
@@ -114,7 +115,8 @@ class Pace:
 
     def is_due_between(self) -> bool:
         """Whether to save at the end of an epoch."""
-        return self._every > 0 or self._took < _QUICK_SECONDS or self._clock() - self._last >= self._wait
+        passed = self._clock() - self._last
+        return self._every > 0 or self._took < _QUICK_SECONDS or passed >= min(self._wait, _MOST_SECONDS)
 
     def timed(self, save: Callable[[], None]) -> None:
         """Save, and take the time."""

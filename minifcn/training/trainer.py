@@ -477,22 +477,23 @@ class Trainer:
             "seconds": round(self.seconds + time.perf_counter() - started, 3),
             **({"skipped": self.skipped} if self.config.bad_images == "skip" else {}),
         }
-        # The line and the best weights come before the checkpoint: if the power goes in between, the epoch is done
-        # again and writes them again; the other way round they would be missing. One of the epoch's steps is there
-        # before the first of them all: a line or weights without a checkpoint are those of a run that has lost it.
+        # The line and the best weights come before the checkpoint: if the power goes in between, the epochs since the
+        # last one are done again and write them again; the other way round they would be missing. One of the epoch's
+        # steps is there before the first of them all: a line or weights without a checkpoint are those of a run that
+        # has lost it.
         if self.world.rank == 0 and not has_checkpoint(self.folder):
             self._pace.timed(self._save)
         self._append_metrics(record)
-        if validated:
-            self._keep_if_best(record)
+        is_best = validated and self._keep_if_best(record)
         self._say_notes()
         unseen = self._census.report()
         if self.epoch == 0 and unseen:
             self.say(f"note: {unseen}")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.loss_count, self.seconds, self.skipped = 0.0, 0, 0.0, 0
-        # the last one is saved whatever it takes: a run that is finished says so
-        if self._pace.is_due_between() or self.epoch == self.config.epochs:
+        # Whatever it takes, the last one is saved, so that a run that is finished says so, and one with new best
+        # weights: a run that goes on with other epochs, validations or device may not find them again.
+        if is_best or self._pace.is_due_between() or self.epoch == self.config.epochs:
             self._pace.timed(self._save)
         self.say(_line(record, self.config.epochs))
 
@@ -504,14 +505,16 @@ class Trainer:
         )
         return {"val_loss": None if math.isnan(loss) else loss, **matrix.summary()}
 
-    def _keep_if_best(self, record: Record) -> None:
-        """Save the weights, where no earlier epoch's were as good."""
+    def _keep_if_best(self, record: Record) -> bool:
+        """Save the weights, where no earlier epoch's were as good; returns whether."""
         score = record["mean_iu"]
         score = -math.inf if score is None else score
-        if self.best_epoch == 0 or score > self.best_iu:
+        better = self.best_epoch == 0 or score > self.best_iu
+        if better:
             if self.world.rank == 0:
                 save_weights(self.folder / BEST, self.module, self.card)
             self.best_iu, self.best_epoch = score, record["epoch"]
+        return better
 
     def _validate_last(self, check: Callable[[], None]) -> None:
         """Validate the last epoch, where the run was resumed to end with one that was not to be validated."""
@@ -556,8 +559,8 @@ class Trainer:
             os.fsync(file.fileno())
 
     def _read_metrics(self) -> None:
-        """Take up the lines of the complete epochs. A line beyond them, or half of one, is left from a crash between
-        line and checkpoint: its epoch will be done again, so the line goes."""
+        """Take up the lines of the complete epochs. Lines beyond them, or half of one, are left from a crash before the
+        next checkpoint: their epochs will be done again, so the lines go."""
         file = self.folder / METRICS
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
         if len(lines) < self.epoch:
@@ -568,8 +571,12 @@ class Trainer:
             self.records = [json.loads(line) for line in lines[: self.epoch]]
         except json.JSONDecodeError as error:
             raise ValueError(f"train: {file} is damaged ({error}); the file that the run wrote is needed") from error
-        if len(lines) > self.epoch and self.world.rank == 0:
-            self._write_metrics()
+        if len(lines) > self.epoch:
+            first, last = self.epoch + 1, len(lines)
+            epochs = f"epoch {last} is" if first == last else f"epochs {first} to {last} are"
+            self.say(f"note: {epochs} done again, as no checkpoint was written after them")
+            if self.world.rank == 0:
+                self._write_metrics()
 
     def _write_metrics(self) -> None:
         with replacing(self.folder / METRICS) as draft:

@@ -29,9 +29,10 @@ WORKSPACE = 256 << 20  # bytes of columns that are held at a time, unless a sing
 SUMS = 64 << 20  # bytes that the sums of a weight gradient may take, one for each image
 
 # What auto takes in float32, here and in conv_implicit.py and conv_winograd.py, was chosen by hand, by times measured
-# once on one H200 (CUDA 13.0 and its cuBLAS): 43 geometries, 3 operations, both precisions. The chosen time over the
-# fastest, as geometric mean and at most: 1.37 and 10.9 before, 1.05 and 1.8 with these, on the times they were set by.
-# What takes less than 0.2 ms is bound by launching, so the limits are round numbers, and other GPUs may want others.
+# once on one H200 (benchmarks/results/algorithms_cuda_chosen.json: 43 geometries, 3 operations, both precisions). The
+# chosen time over the fastest, as geometric mean and at most: 1.37 and 10.9 before, 1.05 and 1.8 with these, on the
+# times that they were set by. What takes less than 0.2 ms is bound by launching, so the limits are round numbers, and
+# other GPUs may want others.
 LARGE = 2_500_000_000  # multiplications from which on fewer of them, or cuBLAS, win over fewer launches
 SMALL = 1_000_000_000  # multiplications below which one strict launch of our own wins over im2col and cuBLAS
 FEW_CHANNELS = 4  # into the first layer: columns so short that cuBLAS is slow at weight gradients, but not at scores

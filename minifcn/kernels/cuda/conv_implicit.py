@@ -289,8 +289,8 @@ def _register(
         )(function)
 
 
-def _overlapping(geom: ConvGeometry) -> bool:
-    """Whether the windows are more than the image itself, or less, so that gemm would copy them."""
+def _needs_columns(geom: ConvGeometry) -> bool:
+    """Whether gemm would have to copy windows: for all but 1×1 filters of stride 1."""
     return geom.w_hw != (1, 1) or geom.stride != (1, 1)
 
 
@@ -301,11 +301,11 @@ def _enlarging(geom: ConvGeometry) -> bool:
 
 
 def _high(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
-    return tensor_cores(dtype) and _overlapping(geom) and geom.macs < LARGE and geom.c > FEW_CHANNELS
+    return tensor_cores(dtype) and _needs_columns(geom) and geom.macs < LARGE and geom.c > FEW_CHANNELS
 
 
 def _high_weight(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
-    return tensor_cores(dtype) and _overlapping(geom) and (geom.macs < LARGE or geom.c <= FEW_CHANNELS)
+    return tensor_cores(dtype) and _needs_columns(geom) and (geom.macs < LARGE or geom.c <= FEW_CHANNELS)
 
 
 def _high_transposed(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
@@ -313,11 +313,11 @@ def _high_transposed(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
 
 
 def _strict(dtype: np.dtype[Any], geom: ConvGeometry, **_: Any) -> bool:
-    return _is_strict(dtype) and _overlapping(geom) and geom.macs < SMALL
+    return _is_strict(dtype) and _needs_columns(geom) and geom.macs < SMALL
 
 
 def _strict_weight(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
-    return _is_strict(dtype) and _overlapping(geom) and (geom.macs < SMALL or geom.c <= FEW_CHANNELS)
+    return _is_strict(dtype) and _needs_columns(geom) and (geom.macs < SMALL or geom.c <= FEW_CHANNELS)
 
 
 def _strict_transposed(dtype: np.dtype[Any], geom: ConvGeometry) -> bool:
