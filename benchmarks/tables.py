@@ -12,6 +12,7 @@ from .measure import RESULTS, percent
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+WORK = ("forward", "step", "both")  # what is timed of a layer on a GPU, or of an optimizer
 
 
 def update_readme() -> None:
@@ -161,13 +162,17 @@ def _kernels_cuda(result: dict[str, Any]) -> str:
     """What there are targets for, and then the networks' layers: the first of them where the run was stopped."""
     groups = {name: [row for row in result["rows"] if row["group"] == name] for name in ("targets", "networks")}
     first = "" if result["complete"] else "first "
+    measured = [found for row in result["rows"] for _, found in _measured(row)]
+    ratios = [found[what]["ratio"] for found in measured for what in WORK if "ratio" in found.get(what, {})]
+    apart = sum(r["max"] > 1.3 * r["min"] for r in ratios)
     return (
         f"{_where_on_gpu(result)}\n"
         "Times are medians of the rounds. A ratio is our time over PyTorch's on the same GPU: above 1 we are slower. "
         "Times faster: our CPU kernels' time, in float32 on the CPU named above, over our time on the GPU; forward / "
         "forward and backward. TF32 is what products may be made in; Winograd's are in strict float32 there too. The "
         "roofline counts the operations of the direct form: what is above 100 % makes fewer (Winograd), or is faster "
-        "than the copy.\n\n"
+        f"than the copy. {apart} of the {len(ratios)} ratios differ between the rounds by more than a factor of 1.3. "
+        "An optimizer's step stands under forward.\n\n"
         f"{_layers_cuda(groups['targets'])}\n"
         f"<details><summary>the networks' {first}{len(groups['networks'])} layers on the GPU</summary>\n\n"
         f"{_layers_cuda(groups['networks'])}\n</details>\n{_faults(result, 'layer')}"
@@ -187,9 +192,7 @@ def _layers_cuda(rows: list[dict[str, Any]]) -> str:
             for times in (found.get("forward", found.get("step")), found.get("both")):
                 cells.append(f"{times['minifcn']['median_s'] * 1e3:.3f} ms" if times else "")
                 cells.append(f"{times['ratio']['of_medians']:.2f}" if times and "ratio" in times else "")
-            faster = [
-                f"{found[w]['speed_up']:.0f}" for w in ("forward", "step", "both") if "speed_up" in found.get(w, {})
-            ]
+            faster = [f"{found[w]['speed_up']:.0f}" for w in WORK if "speed_up" in found.get(w, {})]
             cells += [" / ".join(faster), f"{found['percent_of_roofline']:.0f} %"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -425,6 +425,7 @@ def test_tables_name_the_device_and_show_each_precision(results: Path) -> None:
         "gflop": 0.0,
         "highest": {"step": compared(1e-3, 2e-3, 30), "percent_of_roofline": 80.0},
     }
+    step["highest"]["step"]["ratio"]["max"] = 0.7
     broken = {"group": "networks", "layer": "ReLU", "input": "1×2×3×4", "fault": "RuntimeError: differs"}
     (results / "kernels_cuda.json").write_text(result([layer, step, broken]))
     text = tables.render()
@@ -434,6 +435,7 @@ def test_tables_name_the_device_and_show_each_precision(results: Path) -> None:
     assert "| conv 3×3 3→4 | 1×3×8×8 | TF32 | 1.000 ms | 2.00 | 3.000 ms | 3.00 | 99 / 98 | 7 % |" in text
     assert "| Adam | 17 |  | 1.000 ms | 0.50 |  |  | 30 | 80 % |" in text
     assert "Not measured: ReLU (RuntimeError: differs)." in text
+    assert "1 of the 5 ratios differ between the rounds by more than a factor of 1.3." in text
     assert "the networks' 1 layers" in text
     assert "stopped" not in text
 
