@@ -36,7 +36,10 @@ def get_float32_matmul_precision() -> str:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Within the block, the precision of `set_float32_matmul_precision`; afterwards what it was."""
+    """Within the block, the precision of `set_float32_matmul_precision`; afterwards what it was.
+
+    Raises ValueError for another name.
+    """
     before = _precision
     set_float32_matmul_precision(precision)
     try:

@@ -184,7 +184,7 @@ class TrainConfig:
 
     @property
     def augment(self) -> Augment:
-        """What is done to each training image."""
+        """What is done to each training image: `scale`, `crop`, `flip`, `brightness` and `contrast`."""
         from minifcn.data import Augment
 
         return Augment(self.scale, self.crop, self.flip, self.brightness, self.contrast)
